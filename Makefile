@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= results
+
+.PHONY: help demo study test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## all six stages on photographs that come with a package
+	$(BIN)/python 01_download_stl10.py --results $(RESULTS) --dataset photos
+	$(BIN)/python 02_embed_resnet50.py --results $(RESULTS) --model efficientnet_lite0
+	@$(MAKE) --no-print-directory measure
+
+study: $(VENV)/.installed  ## all six stages on STL-10 with ResNet-50 (2.6 GB to download)
+	$(BIN)/python 01_download_stl10.py --results $(RESULTS)
+	$(BIN)/python 02_embed_resnet50.py --results $(RESULTS)
+	@$(MAKE) --no-print-directory measure
+
+.PHONY: measure
+measure:
+	$(BIN)/python 03_exact_knn.py --results $(RESULTS)
+	$(BIN)/python 04_hnsw_search.py --results $(RESULTS)
+	$(BIN)/python 05_metrics.py --results $(RESULTS)
+	$(BIN)/python 06_plots.py --results $(RESULTS)
+
+test: $(VENV)/.installed-dev  ## every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## ruff check and ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the results, not the virtual environment and not the data
+	find $(RESULTS) -mindepth 1 -not -name README.md -delete
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""What an approximate nearest-neighbor index does to the shape of neighborhoods."""

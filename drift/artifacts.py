@@ -1,0 +1,393 @@
+"""The results folder: what each stage writes there, and whether a file can be believed.
+
+Every stage writes its files together with a manifest, a JSON file that records the parameters, the
+inputs and the outputs by content hash. A later stage believes a file only when its hash is the one
+in its manifest, and only when nothing it was made from has changed since. Hashes, not dates,
+decide: a copied folder is as good as the original, and a stage repeated with the same result makes
+nothing stale.
+
+Files in the making live under ``.draft/`` and are moved into place when whole, the manifest last.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+
+SCRIPTS = {
+    "01_images": "01_download_stl10.py",
+    "02_embeddings": "02_embed_resnet50.py",
+    "03_exact": "03_exact_knn.py",
+    "04_hnsw": "04_hnsw_search.py",
+    "05_metrics": "05_metrics.py",
+    "06_figures": "06_plots.py",
+}
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "faiss-cpu",
+    "hnswlib",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "scikit-image",
+)
+
+
+class ArtifactError(Exception):
+    """A file of the results folder is missing, damaged or stale; the message says what to run."""
+
+
+def owner(name: str) -> str:
+    """Stage that writes an artifact: ``03_exact``, or ``04_hnsw/RUN`` for a run's files."""
+    if name.startswith("04_hnsw/"):
+        return "/".join(name.split("/")[:2])
+    return next(stage for stage in SCRIPTS if stage[:3] == name[:3])
+
+
+def script_of(stage: str) -> str:
+    """Script that runs a stage."""
+    return SCRIPTS[stage.split("/")[0]]
+
+
+def manifest_name(stage: str) -> str:
+    """File that holds a stage's manifest, relative to the results folder."""
+    return f"{stage}/run.json" if "/" in stage else f"{stage}.json"
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Shape, dtype, size and content hash of an artifact, as its manifest records them.
+
+    The shape of a table is (rows, columns) and its dtype a mapping from column to type; a figure or
+    a page has neither.
+    """
+    shape, dtype = None, None
+    if path.suffix == ".npy":
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        shape, dtype = list(array.shape), str(array.dtype)
+    elif path.suffix == ".parquet":
+        file = pyarrow.parquet.ParquetFile(path)
+        shape = [file.metadata.num_rows, file.metadata.num_columns]
+        dtype = {field.name: str(field.type) for field in file.schema_arrow}
+    return {
+        "shape": shape,
+        "dtype": dtype,
+        "bytes": path.stat().st_size,
+        "sha256": content_hash(path),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file under a temporary name, and rename it when it is whole and on disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results can depend on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class Results:
+    """A results folder.
+
+    Parameters
+    ----------
+    root : Path
+        The folder. It is created when the first stage writes to it.
+
+    Raises
+    ------
+    ArtifactError
+        When `root` is something other than a folder.
+    """
+
+    def __init__(self, root: Path):
+        if root.exists() and not root.is_dir():
+            raise ArtifactError(f"{root} is not a folder: name another one with --results")
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where an artifact lies."""
+        return self.root / name
+
+    def load(self, name: str) -> np.ndarray:
+        """An array of the folder, memory-mapped. Call `require` on it first."""
+        # Copy-on-write: torch takes no read-only array, and nothing that is written here reaches
+        # the file.
+        return np.load(self.path(name), mmap_mode="c", allow_pickle=False)
+
+    def manifest(self, stage: str) -> dict[str, Any] | None:
+        """A stage's manifest, or None where it is missing or is not one."""
+        try:
+            manifest = json.loads(self.path(manifest_name(stage)).read_text())
+            whole = manifest["stage"] == stage and isinstance(manifest["parameters"], dict)
+            whole = whole and all(entry["sha256"] for entry in manifest["inputs"].values())
+            whole = whole and all(entry["sha256"] for entry in manifest["outputs"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return manifest if whole else None
+
+    def require(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Check that artifacts are there, whole and current.
+
+        Returns
+        -------
+        dict
+            For each name its entry in the manifest of the stage that wrote it.
+
+        Raises
+        ------
+        ArtifactError
+            When one is missing, is not what its stage wrote, or is older than what it was made
+            from. The message names the script to run.
+        """
+        entries = {}
+        for name in names:
+            stage = owner(name)
+            script = script_of(stage)
+            if not self.path(name).exists():
+                raise ArtifactError(f"{self.path(name)} is missing: run {script} first")
+            manifest = self.manifest(stage)
+            if manifest is None or name not in manifest["outputs"]:
+                raise ArtifactError(
+                    f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing or "
+                    f"damaged: run {script} again"
+                )
+            self._require_current(stage)
+            entries[name] = manifest["outputs"][name]
+            if not self._is_whole(name, entries[name]):
+                raise ArtifactError(
+                    f"{self.path(name)} is damaged, it is not what {script} wrote: "
+                    f"run {script} again"
+                )
+        return entries
+
+    def up_to_date(
+        self, stage: str, parameters: dict[str, Any], inputs: dict[str, dict[str, Any]]
+    ) -> bool:
+        """Whether a stage's outputs are there, whole, and made from these parameters and inputs."""
+        manifest = self.manifest(stage)
+        return (
+            manifest is not None
+            and manifest["parameters"] == parameters
+            and manifest["inputs"] == inputs
+            and all(self._is_whole(name, entry) for name, entry in manifest["outputs"].items())
+        )
+
+    def runs(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """The ANN runs of stage 04.
+
+        Returns
+        -------
+        current : dict
+            Manifest of each run that was searched with the present embeddings and exact lists, by
+            name.
+        left_out : dict
+            Why each other folder below ``04_hnsw/`` is not one of them, by name.
+        """
+        current, left_out = {}, {}
+        for folder in sorted(path for path in self.path("04_hnsw").glob("*") if path.is_dir()):
+            manifest = self.manifest(f"04_hnsw/{folder.name}")
+            if manifest is None:
+                left_out[folder.name] = "no whole run.json"
+                continue
+            try:
+                self._require_current(f"04_hnsw/{folder.name}")
+            except ArtifactError:
+                left_out[folder.name] = "made from other embeddings or exact lists"
+            else:
+                current[folder.name] = manifest
+        return current, left_out
+
+    def draft(
+        self,
+        stage: str,
+        parameters: dict[str, Any],
+        inputs: dict[str, dict[str, Any]],
+        fresh: bool = False,
+    ) -> "Draft":
+        """Begin a stage's outputs, or, unless `fresh`, go on with what an interrupted run left."""
+        return Draft(self, stage, parameters, inputs, fresh)
+
+    def _is_whole(self, name: str, entry: dict[str, Any]) -> bool:
+        path = self.path(name)
+        return (
+            path.is_file()
+            and path.stat().st_size == entry.get("bytes")
+            and content_hash(path) == entry["sha256"]
+        )
+
+    def _require_current(self, stage: str) -> None:
+        """Raise when anything a stage was made from, directly or not, has changed since."""
+        manifest = self.manifest(stage)
+        # An input that is gone cannot have changed; the stage that needs the file itself will miss
+        # it.
+        inputs = {} if manifest is None else manifest["inputs"]
+        for upstream in dict.fromkeys(owner(name) for name in inputs):
+            self._require_current(upstream)
+        for name, recorded in inputs.items():
+            source = self.manifest(owner(name))
+            if (
+                source is not None
+                and source["outputs"].get(name, {}).get("sha256") != recorded["sha256"]
+            ):
+                raise ArtifactError(
+                    f"the files of stage {stage} in {self.root} are older than {name}, from which "
+                    f"they were made: run {script_of(stage)} again"
+                )
+
+
+class Draft:
+    """A stage's outputs in the making, and the journal of the work that is done.
+
+    What a killed run left behind is taken up again when the parameters and the inputs are the same,
+    and thrown away when they are not. `Results.draft` makes one.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        stage: str,
+        parameters: dict[str, Any],
+        inputs: dict[str, dict[str, Any]],
+        fresh: bool,
+    ):
+        self._results = results
+        self._plan = {"stage": stage, "parameters": parameters, "inputs": inputs}
+        self._folder = results.path(".draft") / stage.replace("/", "--")
+        self._journal = self._folder / "journal.jsonl"
+        self._names: list[str] = []
+        self._started = time.monotonic()
+        plan = self._folder / "plan.json"
+        try:
+            resumable = not fresh and json.loads(plan.read_text()) == self._plan
+        except (OSError, ValueError):
+            resumable = False
+        if not resumable:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            write_json(plan, self._plan)
+        self.done: dict[str, dict[str, Any]] = self._read_journal()
+        # Without a half-written last line, to which the next one would be glued.
+        self._write_journal()
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        """An output array, memory-mapped for writing, with what an interrupted run stored in it."""
+        return self._open(self.path(name), shape, dtype)
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        """The like of `array`, but to work with until the stage is published: no output."""
+        return self._open(self._folder / name, shape, dtype)
+
+    def save(self, name: str, array: np.ndarray) -> None:
+        """Write a small output array at once."""
+        np.save(self.path(name), array, allow_pickle=False)
+
+    def path(self, name: str) -> Path:
+        """Where to write an output, until `publish` moves it into place."""
+        if name not in self._names:
+            self._names.append(name)
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def mark(self, unit: str, facts: dict[str, Any]) -> None:
+        """Note that a unit of work is stored, with what is to be remembered of it."""
+        self.done[unit] = facts
+        with self._journal.open("a") as file:
+            file.write(json.dumps([unit, facts]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def publish(self, **facts: Any) -> dict[str, Any]:
+        """Move the outputs into place, then write the manifest, which holds `facts` as well.
+
+        Returns
+        -------
+        dict
+            The manifest.
+        """
+        manifest = {
+            **self._plan,
+            "outputs": {name: describe(self._folder / name) for name in self._names},
+            **facts,
+            "versions": package_versions(),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        stage = manifest["stage"]
+        previous = self._results.manifest(stage)
+        for name in self._names:
+            with (self._folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+            target = self._results.path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / name).replace(target)
+        write_json(self._results.path(manifest_name(stage)), manifest)
+        for name in set(previous["outputs"] if previous else ()) - set(self._names):
+            self._results.path(name).unlink(missing_ok=True)
+        shutil.rmtree(self._folder)
+        if not any(self._folder.parent.iterdir()):
+            self._folder.parent.rmdir()
+        return manifest
+
+    def _open(self, path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        if path.exists():
+            return np.lib.format.open_memmap(path, mode="r+")
+        # Whatever the journal says was stored in this array is not there.
+        self.done.clear()
+        self._write_journal()
+        temporary = path.with_name(f"{path.name}.tmp")
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # A memory-mapped write to a full disk kills the process; asking for the room now fails
+            # in words.
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        temporary.replace(path)
+        return array
+
+    def _read_journal(self) -> dict[str, dict[str, Any]]:
+        done = {}
+        lines = self._journal.read_text().splitlines() if self._journal.exists() else ()
+        for line in lines:
+            try:
+                unit, facts = json.loads(line)
+            except ValueError:
+                break  # the process was killed while it wrote this line
+            done[unit] = facts
+        return done
+
+    def _write_journal(self) -> None:
+        self._journal.write_text(
+            "".join(json.dumps([unit, facts]) + "\n" for unit, facts in self.done.items())
+        )

@@ -1,0 +1,222 @@
+"""Exact k nearest neighbors, and the distances of given ones.
+
+Euclidean distances in this module are taken from direct differences, sum of (x_i - y_i)^2 in
+float32, by the same FAISS routine wherever they are stored: two lists that hold the same pair hold
+the same number. The expanded form |x|^2 - 2xy + |y|^2 is far faster and far less exact; it only
+proposes candidates.
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from drift.blocks import row_blocks
+
+# Rounding to float32 changes a number by at most this share of it.
+UNIT_ROUNDOFF = 2.0**-24
+# Candidates proposed beyond those asked for. They cost next to nothing, and the farther the last of
+# them is, the more rounding the certificate of `ExactSearch.neighbors` can stand.
+SLACK = 64
+
+
+@dataclass(frozen=True)
+class ExactNeighbors:
+    """Exact neighbor lists.
+
+    Attributes
+    ----------
+    indices : ndarray of int32, shape (Q, k)
+        Neighbors by ascending distance, those at the same distance by ascending id.
+    distances : ndarray of float32, shape (Q, k)
+        Euclidean, not squared.
+    recomputed : int
+        Queries for which the proposal was not certain, and every distance was computed directly.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    recomputed: int
+
+
+class ExactSearch:
+    """Exact search in a set of vectors.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (N, d)
+        The vectors; a memory map will do. A centered copy is kept beside it.
+
+    Raises
+    ------
+    ValueError
+        When a value is not finite.
+    """
+
+    def __init__(self, embeddings: np.ndarray):
+        self._embeddings = embeddings
+        # Distances do not depend on the origin, but the rounding error of the expanded form does:
+        # it grows with the norms. The mean is the origin that makes them small.
+        n, d = embeddings.shape
+        blocks = row_blocks(n, bytes_per_row=d * 8)
+        mean = (
+            sum(embeddings[start:stop].sum(axis=0, dtype=np.float64) for start, stop in blocks) / n
+        )
+        if not np.isfinite(mean).all():
+            bad = next(row for row in range(n) if not np.isfinite(embeddings[row]).all())
+            raise ValueError(f"row {bad} of the embeddings holds values that are not finite")
+        self._centered = np.empty((n, d), np.float32)
+        for start, stop in blocks:
+            self._centered[start:stop] = embeddings[start:stop] - mean
+
+    def neighbors(self, queries: np.ndarray, k: int, include_self: bool = False) -> ExactNeighbors:
+        """The k nearest rows of each query row.
+
+        FAISS proposes k + 64 candidates by the expanded form on centered vectors; their distances
+        are recomputed directly. With x the query, d dimensions and r the k-th direct distance, a
+        row y no farther than r has |y| <= |x| + r, so the expanded form overestimates its squared
+        distance by at most c (|x| + |y|)^2 <= c (2 |x| + r)^2, c = (2 d + 16) 2^-24 covering every
+        rounding on the way. When the last proposal is beyond r^2 + c (2 |x| + r)^2, every row that
+        belongs was proposed. Else all distances of that query are computed directly.
+
+        Parameters
+        ----------
+        queries : ndarray of int, shape (Q,)
+            Rows to search for.
+        k : int
+            Neighbors for each.
+        include_self : bool
+            Whether a row may be its own neighbor.
+
+        Returns
+        -------
+        ExactNeighbors
+
+        Raises
+        ------
+        ValueError
+            When there are fewer than k rows to choose from.
+
+        References ---------- Higham (2002), Accuracy and stability of numerical algorithms, section
+        3.1, for the bound of a sum.
+        """
+        n, d = self._embeddings.shape
+        check_k(k, n, include_self)
+        proposed = min(n, k + SLACK)
+        points = self._centered[queries]
+        expanded, candidates = faiss.knn(points, self._centered, proposed)
+        distances = neighbor_distances(self._embeddings, queries, candidates)
+        indices, distances = _nearest(candidates, distances, queries, k, include_self)
+
+        norm = np.sqrt(np.einsum("qd,qd->q", points, points, dtype=np.float64))
+        radius = distances[:, -1].astype(np.float64)
+        bound = (2 * d + 16) * UNIT_ROUNDOFF * (2 * norm + radius) ** 2
+        uncertain = np.flatnonzero((expanded[:, -1] <= radius**2 + bound) & (proposed < n))
+        for start, stop in row_blocks(len(uncertain), bytes_per_row=n * 32):
+            rows = uncertain[start:stop]
+            everything = np.tile(np.arange(n), (len(rows), 1))
+            direct = neighbor_distances(self._embeddings, queries[rows], everything)
+            indices[rows], distances[rows] = _nearest(
+                everything, direct, queries[rows], k, include_self
+            )
+        return ExactNeighbors(indices, distances, len(uncertain))
+
+
+def expanded_neighbors(
+    embeddings: np.ndarray, queries: np.ndarray, k: int, include_self: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest rows as ``IndexFlatL2`` gives them, by expanded float32 distances.
+
+    The distance of a row to itself is rounding noise here, not quite 0, and close neighbors can
+    change places.
+
+    Parameters and errors are those of `ExactSearch.neighbors`.
+
+    Returns
+    -------
+    indices : ndarray of int32, shape (Q, k)
+    distances : ndarray of float32, shape (Q, k)
+        Euclidean, not squared.
+    """
+    check_k(k, len(embeddings), include_self)
+    points = np.ascontiguousarray(embeddings[queries])
+    squared, indices = faiss.knn(points, embeddings, k if include_self else k + 1)
+    distances = np.sqrt(squared)
+    if not include_self:
+        indices, distances = drop_self(indices, distances, queries)
+    return indices.astype(np.int32), distances
+
+
+def neighbor_distances(
+    embeddings: np.ndarray, queries: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
+    """Euclidean distances from query rows to given rows, by direct differences.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (N, d)
+        The vectors.
+    queries : ndarray of int, shape (Q,)
+        Query rows.
+    indices : ndarray of int, shape (Q, k)
+        Rows to measure the distance to; -1 for none.
+
+    Returns
+    -------
+    ndarray of float32, shape (Q, k)
+        Euclidean, not squared; +inf where there is no row.
+    """
+    points = np.ascontiguousarray(embeddings[queries])
+    ids = np.ascontiguousarray(indices, dtype=np.int64)
+    squared = np.empty(ids.shape, np.float32)
+    (n_queries, k), d = ids.shape, embeddings.shape[1]
+    pointers = [faiss.swig_ptr(array) for array in (squared, points, embeddings, ids)]
+    faiss.fvec_L2sqr_by_idx(*pointers, d, n_queries, k)
+    return np.sqrt(squared, where=ids >= 0, out=np.full(ids.shape, np.inf, np.float32))
+
+
+def drop_self(
+    indices: np.ndarray, distances: np.ndarray, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drop the query from its own list; where the list lacks it, drop the last entry.
+
+    Parameters
+    ----------
+    indices, distances : ndarray, shape (Q, k + 1)
+        Neighbor lists that were searched with one more than wanted.
+    queries : ndarray of int, shape (Q,)
+        The query rows.
+
+    Returns
+    -------
+    indices, distances : ndarray, shape (Q, k)
+    """
+    keep = indices != queries[:, None]
+    keep[keep.all(axis=1), -1] = False
+    shape = (len(indices), indices.shape[1] - 1)
+    return indices[keep].reshape(shape), distances[keep].reshape(shape)
+
+
+def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort each row by distance, and neighbors at the same distance by id."""
+    order = np.lexsort((indices, distances))
+    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
+
+def check_k(k: int, n: int, include_self: bool) -> None:
+    """Raise ValueError when `n` rows are too few for `k` neighbors each."""
+    available = n if include_self else n - 1
+    if k > available:
+        raise ValueError(
+            f"{n} rows give a query at most {available} neighbors, fewer than k = {k}: "
+            f"take --k-max {available} at most"
+        )
+
+
+def _nearest(
+    candidates: np.ndarray, distances: np.ndarray, queries: np.ndarray, k: int, include_self: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    if not include_self:
+        distances = np.where(candidates == queries[:, None], np.float32(np.inf), distances)
+    indices, distances = by_distance(candidates, distances)
+    return indices[:, :k].astype(np.int32), distances[:, :k]
