@@ -17,7 +17,7 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from drift import blocks, stage
+from drift import InputError, blocks, stage
 from drift.artifacts import Results
 from drift.exact import ExactSearch, check_k, expanded_neighbors
 
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
     queries = np.arange(n, dtype=np.int32)
     if args.queries != "all":
         if args.queries > n:
-            raise ValueError(f"--queries {args.queries} is more than the {n} embeddings there are")
+            raise InputError(f"--queries {args.queries} is more than the {n} embeddings there are")
         queries = np.sort(
             np.random.default_rng(args.seed).choice(queries, size=args.queries, replace=False)
         )

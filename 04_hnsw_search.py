@@ -18,7 +18,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from drift import blocks, stage
+from drift import InputError, blocks, stage
 from drift.artifacts import Draft, Results
 from drift.hnsw import BACKENDS, HnswIndex, HnswNeighbors, HnswRun, hnsw_neighbors
 from drift.metrics import found, neighborhood_overlap
@@ -29,7 +29,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runs",
         nargs="+",
-        type=backend_and_ef,
         default=["faiss:50", "faiss:k", "hnswlib:50"],
         metavar="BACKEND:EF",
         help="faiss or hnswlib, and efSearch: a number, or k for the list's length",
@@ -66,24 +65,12 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def backend_and_ef(text: str) -> tuple[str, int | str]:
-    backend, _, ef = text.partition(":")
-    if backend not in BACKENDS:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no run: write BACKEND:EF, BACKEND one of {', '.join(BACKENDS)}"
-        )
-    return backend, "k" if ef == "k" else stage.integer(1)(ef)
-
-
 def main(args: argparse.Namespace) -> None:
     results = Results(args.results)
     inputs = results.require("02_embeddings.npy", "03_queries.npy", "03_exact_indices.npy")
     exact = results.manifest("03_exact")["parameters"]
     grid = k_grid(args, exact["k_max"])
-    runs = [
-        HnswRun(backend, args.m, args.ef_construction, ef, args.seed)
-        for backend, ef in dict.fromkeys(args.runs)
-    ]
+    runs = [parse_run(text, args) for text in dict.fromkeys(args.runs)]
     embeddings, queries = results.load("02_embeddings.npy"), results.load("03_queries.npy")
 
     # The graph of a backend is built when its first run needs it, and let go when the backend's
@@ -127,17 +114,29 @@ def main(args: argparse.Namespace) -> None:
     stage.report(f"runs in {results.path('04_hnsw')}", summary(results, runs, grid))
 
 
+def parse_run(text: str, args: argparse.Namespace) -> HnswRun:
+    """A run from ``faiss:50`` or ``hnswlib:k``."""
+    backend, _, ef = text.partition(":")
+    if backend not in BACKENDS or not (ef == "k" or (ef.isdecimal() and int(ef) > 0)):
+        raise InputError(
+            f"--runs {text} is no run: write BACKEND:EF, BACKEND one of {', '.join(BACKENDS)}, "
+            "EF a whole number or k"
+        )
+    ef_search = ef if ef == "k" else int(ef)
+    return HnswRun(backend, args.m, args.ef_construction, ef_search, args.seed)
+
+
 def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
     """The grid of k, within what stage 03 holds."""
     k_max = exact_k if args.k_max is None else args.k_max
     if k_max > exact_k:
-        raise ValueError(
+        raise InputError(
             f"--k-max {k_max} is more than the {exact_k} exact neighbors of stage 03: "
             f"run 03_exact_knn.py --k-max {k_max} first"
         )
     grid = list(range(args.k_min, k_max + 1, args.k_step))
     if not grid:
-        raise ValueError(
+        raise InputError(
             f"the grid is empty: it starts at --k-min {args.k_min} and ends at {k_max}"
         )
     return grid

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
+from drift import InputError
+
 SCRIPTS = {
     "01_images": "01_download_stl10.py",
     "02_embeddings": "02_embed_resnet50.py",
@@ -45,7 +47,7 @@ PACKAGES = (
 )
 
 
-class ArtifactError(Exception):
+class ArtifactError(InputError):
     """A file of the results folder is missing, damaged or stale; the message says what to run."""
 
 

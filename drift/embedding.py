@@ -13,6 +13,8 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms import v2
 
+from drift import InputError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE = 256
@@ -50,7 +52,7 @@ def load_resnet50(weights_file: Path | None = None) -> Backbone:
     ------
     ConnectionError
         When the weights are not in torch's cache and cannot be fetched.
-    ValueError
+    InputError
         When the file does not hold weights of this network.
 
     References
@@ -81,7 +83,7 @@ def load_efficientnet_lite0(weights_file: Path | None = None) -> Backbone:
 
     Raises
     ------
-    ValueError
+    InputError
         When the file does not hold weights of this network.
 
     References ---------- Tan and Le (2019), EfficientNet: rethinking model scaling for
@@ -143,14 +145,14 @@ def embed(images: np.ndarray, backbone: Backbone) -> np.ndarray:
 
     Raises
     ------
-    ValueError
+    InputError
         When the network gives values that are not finite.
     """
     network = backbone.network.to(memory_format=torch.channels_last)
     batch = preprocess(images, backbone).contiguous(memory_format=torch.channels_last)
     features = network(batch).numpy()
     if not np.isfinite(features).all():
-        raise ValueError(
+        raise InputError(
             f"the features are not finite: the weights {backbone.weights} are not sound"
         )
     return features
@@ -163,7 +165,7 @@ def _load_state_dict(network: nn.Module, path: Path) -> str:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise InputError(
             f"{path} does not hold the weights of this network as a state dict ({first_line})"
         ) from error
     return f"{path.name} sha256:{hashlib.sha256(content).hexdigest()}"

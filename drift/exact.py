@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from drift import InputError
 from drift.blocks import row_blocks
 
 # Rounding to float32 changes a number by at most this share of it.
@@ -49,7 +50,7 @@ class ExactSearch:
 
     Raises
     ------
-    ValueError
+    InputError
         When a value is not finite.
     """
 
@@ -64,7 +65,7 @@ class ExactSearch:
         )
         if not np.isfinite(mean).all():
             bad = next(row for row in range(n) if not np.isfinite(embeddings[row]).all())
-            raise ValueError(f"row {bad} of the embeddings holds values that are not finite")
+            raise InputError(f"row {bad} of the embeddings holds values that are not finite")
         self._centered = np.empty((n, d), np.float32)
         for start, stop in blocks:
             self._centered[start:stop] = embeddings[start:stop] - mean
@@ -94,7 +95,7 @@ class ExactSearch:
 
         Raises
         ------
-        ValueError
+        InputError
             When there are fewer than k rows to choose from.
 
         References ---------- Higham (2002), Accuracy and stability of numerical algorithms, section
@@ -204,10 +205,10 @@ def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray,
 
 
 def check_k(k: int, n: int, include_self: bool) -> None:
-    """Raise ValueError when `n` rows are too few for `k` neighbors each."""
+    """Raise InputError when `n` rows are too few for `k` neighbors each."""
     available = n if include_self else n - 1
     if k > available:
-        raise ValueError(
+        raise InputError(
             f"{n} rows give a query at most {available} neighbors, fewer than k = {k}: "
             f"take --k-max {available} at most"
         )

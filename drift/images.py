@@ -10,6 +10,8 @@ import skimage.data
 from PIL import Image, ImageOps
 from torchvision.datasets import STL10
 
+from drift import InputError
+
 STL10_SPLITS = ("unlabeled", "train", "test")
 PHOTOGRAPHS = (
     "astronaut",
@@ -151,7 +153,7 @@ def stl10_sample(
     ------
     ConnectionError
         When the data is not there and cannot be fetched.
-    ValueError
+    InputError
         When the split has fewer than `n` images.
 
     References ---------- Coates, Lee and Ng (2011), An analysis of single-layer networks in
@@ -165,7 +167,7 @@ def stl10_sample(
             f"put {dataset.filename} into {data_dir}, or take --dataset photos, which needs none"
         ) from error
     if n > len(data):
-        raise ValueError(
+        raise InputError(
             f"--n-images {n} is more than the {len(data)} images of STL-10's split {split}"
         )
     rows = np.sort(np.random.default_rng(seed).choice(len(data), size=n, replace=False))

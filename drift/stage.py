@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from drift.artifacts import ArtifactError, Draft, Results
+from drift import InputError
+from drift.artifacts import Draft, Results
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +69,6 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """Parse the command line, run the stage, and end the process.
 
     What is wrong with the input, the files or the machine ends in one line and status 2.
-    ``python -X dev SCRIPT`` shows the traceback as well.
     """
     args = parser.parse_args()
     try:
@@ -76,7 +76,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         main(args)
     except KeyboardInterrupt:
         _fail(parser.prog, "interrupted; the same command goes on from here", status=130)
-    except (ArtifactError, ValueError) as error:
+    except InputError as error:
         _fail(parser.prog, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -129,9 +129,5 @@ def _limit_threads(threads: int | None) -> None:
 
 
 def _fail(prog: str, message: str, status: int = 2) -> NoReturn:
-    if sys.flags.dev_mode:
-        import traceback
-
-        traceback.print_exc()
     print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

@@ -141,9 +141,9 @@ class Onset:
 def onset_of_divergence(ks: np.ndarray, loss: np.ndarray, resampled_loss: np.ndarray) -> Onset:
     """Breakpoint of a continuous two-piece linear fit to 1 - overlap over k.
 
-    The curve has an onset when it bends upwards there beyond what the sample of queries can account
-    for: when at least 97.5 % of the resampled curves have a steeper second piece. A straight line
-    has none.
+    The curve has an onset when it bends upwards there and ends higher than it began, beyond what
+    the sample of queries can account for: when at least 97.5 % of the resampled curves do. A
+    straight line has none, and neither has a curve that only levels off.
 
     Parameters
     ----------
@@ -162,36 +162,41 @@ def onset_of_divergence(ks: np.ndarray, loss: np.ndarray, resampled_loss: np.nda
     none = Onset(np.nan, np.nan, np.nan)
     if len(ks) < 5 or not np.isfinite(loss).all():
         return none
-    (breakpoint,), (bend,) = _fit_two_pieces(ks, loss[:, None])
-    breakpoints, bends = _fit_two_pieces(ks, resampled_loss)
-    upwards = (bends > 0).mean() >= (1 + LEVEL) / 2
-    if not upwards or bend <= 0:
+    (breakpoint,), (diverges,) = _fit_two_pieces(ks, loss[:, None])
+    breakpoints, resampled_diverge = _fit_two_pieces(ks, resampled_loss)
+    if not diverges or resampled_diverge.mean() < (1 + LEVEL) / 2:
         return none
     return Onset(float(breakpoint), *percentile_interval(breakpoints))
 
 
 def _fit_two_pieces(ks: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Breakpoint and bend of the two-piece fit of each curve, (G, R) to (R,) and (R,)."""
-    # The breakpoint enters the model in no linear way, so it is searched: every whole k between the
+    """Least-squares two-piece fit of each of R curves, (G, R).
+
+    Returns
+    -------
+    breakpoints : ndarray of float, shape (R,)
+    diverge : ndarray of bool, shape (R,)
+        Whether the second piece is the steeper one, and the fit ends higher than it begins.
+    """
+    # The breakpoint does not enter the model linearly, so it is searched: every whole k between the
     # second point and the last but one, or 500 values of a longer grid.
-    candidates = (
-        np.arange(ks[1], ks[-2] + 1) if ks[-2] - ks[1] < 500 else np.linspace(ks[1], ks[-2], 500)
-    )
-    # A change of slope that is no more than the rounding of the curve is no bend.
-    negligible = 1e-9 * np.abs(curves).max(axis=0) / (ks[-1] - ks[0])
+    inner = ks[-2] - ks[1]
+    candidates = np.arange(ks[1], ks[-2] + 1) if inner < 500 else np.linspace(ks[1], ks[-2], 500)
+    # A rise that is no more than the rounding of the curve is none.
+    negligible = 1e-9 * np.abs(curves).max(axis=0)
+    span = ks[-1] - ks[0]
     best = np.full(curves.shape[1], np.inf)
-    breakpoints, bends = np.empty_like(best), np.empty_like(best)
+    breakpoints, diverge = np.empty_like(best), np.empty(best.shape, bool)
     for candidate in candidates:
         design = np.stack([np.ones(len(ks)), ks, np.maximum(0, ks - candidate)], axis=1)
         coefficients = np.linalg.pinv(design) @ curves
         error = ((curves - design @ coefficients) ** 2).sum(axis=0)
         better = error < best
-        best[better], breakpoints[better], bends[better] = (
-            error[better],
-            candidate,
-            coefficients[2][better],
-        )
-    return breakpoints, np.where(np.abs(bends) > negligible, bends, 0.0)
+        _, slope, bend = coefficients
+        rise = slope * span + bend * (ks[-1] - candidate)
+        best[better], breakpoints[better] = error[better], candidate
+        diverge[better] = ((bend * span > negligible) & (rise > negligible))[better]
+    return breakpoints, diverge
 
 
 def summarize_run(

@@ -1,0 +1,253 @@
+"""Exact neighbor lists against float64 brute force."""
+
+import faiss
+import numpy as np
+import pytest
+
+from drift.exact import ExactSearch, drop_self, expanded_neighbors, neighbor_distances
+
+# At least as much as a float32 sum of d squares and its root can be off, for the d used here.
+FLOAT32_ERROR = 64 * 2.0**-24
+
+
+def coarse(values):
+    """Multiples of 1/64: below 8 their squares, and sums of 32 of those, are exact in float32."""
+    return (np.clip(np.round(values * 64) / 64, -3.5, 3.5)).astype(np.float32)
+
+
+def coarse_normal(n, d, seed=0):
+    return coarse(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def clustered(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    return coarse(rng.normal(size=(8, d))[rng.integers(8, size=n)] + rng.normal(0, 0.05, (n, d)))
+
+
+def all_distances(embeddings, queries):
+    """Float64 distances from the queries to every row, (Q, N), from direct differences."""
+    x = embeddings.astype(np.float64)
+    return np.stack([np.sqrt(((x - x[query]) ** 2).sum(axis=1)) for query in queries])
+
+
+def brute_force(embeddings, queries, k, include_self=False):
+    distances = all_distances(embeddings, queries).astype(np.float32)
+    lists = []
+    for query, row in zip(queries, distances, strict=True):
+        ids = sorted(range(len(row)), key=lambda i, row=row: (row[i], i))
+        lists.append([i for i in ids if include_self or i != query][:k])
+    ids = np.array(lists)
+    return ids, np.take_along_axis(distances, ids, axis=1)
+
+
+def assert_is_brute_force(embeddings, k, queries=None, include_self=False):
+    """Same ids and the same float32 distances; for vectors whose distances float32 holds."""
+    queries = np.arange(len(embeddings)) if queries is None else queries
+    got = ExactSearch(embeddings).neighbors(queries, k, include_self)
+    ids, distances = brute_force(embeddings, queries, k, include_self)
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_array_equal(got.distances, distances)
+    assert got.indices.dtype == np.int32 and got.distances.dtype == np.float32
+    return got
+
+
+def assert_is_nearest(embeddings, k, include_self=False):
+    """The k nearest up to the rounding of a float32 distance; for any vectors."""
+    queries = np.arange(len(embeddings))
+    got = ExactSearch(embeddings).neighbors(queries, k, include_self)
+    true = all_distances(embeddings, queries)
+    of_returned = np.take_along_axis(true, got.indices.astype(np.int64), axis=1)
+    np.testing.assert_allclose(got.distances, of_returned, rtol=FLOAT32_ERROR)
+    if not include_self:
+        true[queries, queries] = np.inf
+        assert not (got.indices == queries[:, None]).any()
+    np.testing.assert_allclose(of_returned, np.sort(true, axis=1)[:, :k], rtol=FLOAT32_ERROR)
+    for ids, distances in zip(got.indices, got.distances, strict=True):
+        assert len(set(ids)) == k
+        pairs = list(zip(distances, ids, strict=True))
+        assert pairs == sorted(pairs)
+    return got
+
+
+def test_random_vectors():
+    assert_is_nearest(np.random.default_rng(0).normal(size=(400, 24)).astype(np.float32), k=20)
+    assert_is_brute_force(coarse_normal(400, 24), k=20)
+
+
+def test_clustered_vectors():
+    assert_is_brute_force(clustered(400, 16), k=30)
+
+
+def test_tight_clusters_far_from_each_other_and_from_the_mean():
+    # The expanded form's error, 2^-24 of the squared norm, is larger than all distances asked for.
+    rng = np.random.default_rng(0)
+    x = (rng.integers(-9, 10, size=(300, 8)) / 1024).astype(np.float32)
+    x[150:] += np.float32(1000)
+    got = assert_is_brute_force(x, k=20)
+    assert got.recomputed > 0
+
+
+def test_many_duplicates():
+    x = coarse_normal(20, 8)[np.random.default_rng(1).integers(20, size=400)]
+    got = assert_is_brute_force(x, k=30)
+    assert (got.distances == 0).sum() > 400
+
+
+def test_more_duplicates_than_the_search_proposes():
+    x = coarse_normal(3, 8)[np.random.default_rng(1).integers(3, size=400)]
+    assert_is_brute_force(x, k=10)
+    assert_is_brute_force(x, k=10, include_self=True)
+
+
+def test_all_rows_equal():
+    assert_is_brute_force(np.ones((200, 5), np.float32), k=7)
+    assert_is_brute_force(np.ones((200, 5), np.float32), k=7, include_self=True)
+
+
+def test_simplex_where_all_distances_are_equal():
+    got = assert_is_brute_force(np.eye(150, dtype=np.float32), k=10)
+    assert (got.distances == np.float32(np.sqrt(2))).all()
+
+
+def test_integer_grid_full_of_ties():
+    axis = np.arange(7)
+    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3).astype(np.float32)
+    assert_is_brute_force(grid, k=20)
+    assert_is_brute_force(grid, k=20, include_self=True)
+
+
+def test_common_offset():
+    assert_is_brute_force(coarse_normal(300, 16) + np.float32(1000), k=20)
+    x = np.random.default_rng(0).normal(size=(300, 16)) + 1000
+    assert_is_nearest(x.astype(np.float32), k=20)
+
+
+def test_tiny_and_huge_scales():
+    # Powers of two next to 1e-6 and 1e6 scale every distance without rounding.
+    assert_is_brute_force(coarse_normal(300, 16) * np.float32(2.0**-20), k=20)
+    assert_is_brute_force(coarse_normal(300, 16) * np.float32(2.0**20), k=20)
+    x = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    assert_is_nearest(x * np.float32(1e-6), k=20)
+    assert_is_nearest(x * np.float32(1e6), k=20)
+
+
+def test_one_dimension():
+    assert_is_brute_force(coarse_normal(300, 1), k=15)
+
+
+def test_k_of_all_other_rows():
+    got = assert_is_brute_force(coarse_normal(100, 6), k=99)
+    assert (np.sort(got.indices, axis=1) == [sorted({*range(100)} - {q}) for q in range(100)]).all()
+    assert_is_brute_force(coarse_normal(100, 6), k=100, include_self=True)
+
+
+def test_k_of_all_other_rows_with_more_rows_than_proposed():
+    assert_is_brute_force(coarse_normal(200, 6), k=199)
+
+
+def test_include_self_puts_the_query_first():
+    got = assert_is_brute_force(coarse_normal(200, 8), k=10, include_self=True)
+    np.testing.assert_array_equal(got.indices[:, 0], np.arange(200))
+    assert (got.distances[:, 0] == 0).all()
+    assert_is_nearest(
+        np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32), k=10, include_self=True
+    )
+
+
+def test_subset_of_queries():
+    queries = np.array([3, 4, 77, 150, 199], np.int32)
+    assert_is_brute_force(coarse_normal(200, 8), k=10, queries=queries)
+    # Equal rows: every one of these queries takes the recomputation.
+    assert_is_brute_force(np.ones((200, 5), np.float32), k=7, queries=queries)
+
+
+def test_only_some_queries_recomputed():
+    # One crowd of equal rows, and rows well apart from everything.
+    x = np.concatenate([np.zeros((120, 8), np.float32), 3 * coarse_normal(60, 8)])
+    shuffled = x[np.random.default_rng(0).permutation(len(x))]
+    got = assert_is_brute_force(shuffled, k=5)
+    assert 120 <= got.recomputed < 180
+
+
+def test_recomputed_counts_the_uncertain_queries():
+    x = np.random.default_rng(0).normal(size=(400, 24)).astype(np.float32)
+    assert ExactSearch(x).neighbors(np.arange(400), 20).recomputed == 0
+    equal = np.ones((200, 5), np.float32)
+    assert ExactSearch(equal).neighbors(np.arange(200), 20).recomputed == 200
+
+
+def test_too_large_k_is_refused():
+    x = coarse_normal(30, 4)
+    for search in (ExactSearch(x).neighbors, lambda *rest: expanded_neighbors(x, *rest)):
+        with pytest.raises(ValueError, match="29"):
+            search(np.arange(30), 30)
+        with pytest.raises(ValueError, match="30"):
+            search(np.arange(30), 31, True)
+
+
+def test_values_that_are_not_finite_are_refused_by_row():
+    for value in (np.nan, np.inf, -np.inf):
+        x = coarse_normal(30, 4)
+        x[17, 2] = value
+        with pytest.raises(ValueError, match="row 17 "):
+            ExactSearch(x)
+
+
+def test_infinities_that_cancel_are_refused_by_row():
+    x = coarse_normal(30, 4)
+    x[11, 2], x[12, 2] = np.inf, -np.inf
+    with pytest.raises(ValueError, match="row 11 "):
+        ExactSearch(x)
+
+
+def test_neighbor_distances():
+    x = np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
+    queries = np.array([5, 0, 49])
+    ids = np.array([[5, 0, 12, -1], [-1, -1, -1, -1], [3, 49, 3, 48]])
+    got = neighbor_distances(x, queries, ids)
+    true = np.take_along_axis(all_distances(x, queries), np.maximum(ids, 0), axis=1)
+    np.testing.assert_allclose(got, np.where(ids < 0, np.inf, true), rtol=FLOAT32_ERROR)
+    assert got.dtype == np.float32
+    assert got[0, 0] == 0 and got[2, 1] == 0
+
+
+def test_neighbor_distances_do_not_depend_on_the_list_around_them():
+    x = np.random.default_rng(0).normal(size=(50, 13)).astype(np.float32)
+    everything = neighbor_distances(x, np.arange(50), np.tile(np.arange(50), (50, 1)))
+    for column in range(50):
+        single = neighbor_distances(x, np.arange(50), np.full((50, 1), column, np.int32))
+        np.testing.assert_array_equal(single[:, 0], everything[:, column])
+
+
+def test_drop_self_present_and_absent():
+    ids = np.array([[4, 7, 1], [7, 9, 2], [2, 5, 6], [1, -1, -1], [8, 3, 4]])
+    distances = np.array([[0, 1, 2], [1, 2, 3], [1, 1, 4], [1, np.inf, np.inf], [0, 0, 5]])
+    got_ids, got_distances = drop_self(ids, distances, np.array([4, 9, 3, 0, 4]))
+    np.testing.assert_array_equal(got_ids, [[7, 1], [7, 2], [2, 5], [1, -1], [8, 3]])
+    np.testing.assert_array_equal(got_distances, [[1, 2], [1, 3], [1, 1], [1, np.inf], [0, 0]])
+
+
+def test_expanded_neighbors_are_those_of_the_flat_index():
+    x = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
+    index = faiss.IndexFlatL2(24)
+    index.add(x)
+    queries = np.array([2, 50, 51, 299])
+    squared, ids = index.search(x[queries], 11)
+
+    got_ids, got_distances = expanded_neighbors(x, queries, 11, include_self=True)
+    np.testing.assert_array_equal(got_ids, ids)
+    np.testing.assert_array_equal(got_distances, np.sqrt(squared))
+    assert got_ids.dtype == np.int32 and got_distances.dtype == np.float32
+
+    # These vectors are far enough apart for each query to come first in its own list.
+    got_ids, got_distances = expanded_neighbors(x, queries, 10)
+    np.testing.assert_array_equal(got_ids, ids[:, 1:])
+    np.testing.assert_array_equal(got_distances, np.sqrt(squared[:, 1:]))
+
+
+def test_expanded_self_distances_are_noise_and_direct_ones_are_zero():
+    x = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32) + np.float32(30)
+    _, expanded = expanded_neighbors(x, np.arange(300), 5, include_self=True)
+    exact = ExactSearch(x).neighbors(np.arange(300), 5, include_self=True).distances
+    assert (expanded[:, 0] != 0).any()
+    assert (exact[:, 0] == 0).all()
