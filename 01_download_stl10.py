@@ -46,8 +46,7 @@ def main(args: argparse.Namespace) -> None:
     parameters = {"dataset": args.dataset, "n_images": args.n_images, "seed": args.seed}
     if args.dataset == "stl10":
         parameters["split"] = args.split
-    draft = stage.begin(results, STAGE, parameters, inputs={}, force=args.force)
-    if draft is None:
+    if stage.up_to_date(results, STAGE, parameters, {}, args.force):
         return
 
     if args.dataset == "stl10":
@@ -55,6 +54,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         chosen = images.photo_crops(args.n_images, args.seed)
 
+    draft = results.draft(STAGE, parameters, inputs={}, fresh=args.force)
     pixels = draft.array("01_images.npy", (args.n_images, chosen.size, chosen.size, 3), np.uint8)
 
     def store(rows: tuple[int, int], block: np.ndarray) -> None:

@@ -53,12 +53,12 @@ def main(args: argparse.Namespace) -> None:
         "crop": embedding.CROP,
         "batch_size": args.batch_size,
     }
-    draft = stage.begin(results, STAGE, parameters, inputs, args.force)
-    if draft is None:
+    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
     images = results.load("01_images.npy")
     backbone = embedding.BACKBONES[args.model](args.weights)
+    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
     embeddings = draft.array("02_embeddings.npy", (len(images), backbone.dim), np.float32)
 
     def embed(rows: tuple[int, int]) -> np.ndarray:

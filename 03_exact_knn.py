@@ -19,7 +19,7 @@ import pandas as pd
 
 from drift import InputError, blocks, stage
 from drift.artifacts import Results
-from drift.exact import ExactSearch, check_k, expanded_neighbors
+from drift.exact import ExactSearch, check_finite, check_k, expanded_neighbors
 
 STAGE = "03_exact"
 
@@ -63,6 +63,7 @@ def main(args: argparse.Namespace) -> None:
     }
     embeddings = results.load("02_embeddings.npy")
     n, d = embeddings.shape
+    check_finite(embeddings)
     check_k(args.k_max, n, args.include_self)
     queries = np.arange(n, dtype=np.int32)
     if args.queries != "all":
@@ -71,10 +72,10 @@ def main(args: argparse.Namespace) -> None:
         queries = np.sort(
             np.random.default_rng(args.seed).choice(queries, size=args.queries, replace=False)
         )
-    draft = stage.begin(results, STAGE, parameters, inputs, args.force)
-    if draft is None:
+    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
+    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
     draft.save("03_queries.npy", queries)
     indices = draft.array("03_exact_indices.npy", (len(queries), args.k_max), np.int32)
     distances = draft.array("03_exact_distances.npy", (len(queries), args.k_max), np.float32)

@@ -87,8 +87,7 @@ def main(args: argparse.Namespace) -> None:
             "k_grid": grid,
             "include_self": exact["include_self"],
         }
-        draft = stage.begin(results, f"04_hnsw/{run.name}", parameters, inputs, args.force)
-        if draft is None:
+        if stage.up_to_date(results, f"04_hnsw/{run.name}", parameters, inputs, args.force):
             continue
         if backend != run.backend:
             index = None  # two graphs need not fit in memory
@@ -97,6 +96,7 @@ def main(args: argparse.Namespace) -> None:
                 embeddings, run.M, run.ef_construction, run.seed, args.build_threads
             )
             build_seconds = time.perf_counter() - begun
+        draft = results.draft(f"04_hnsw/{run.name}", parameters, inputs, fresh=args.force)
         search_grid(draft, run, index, embeddings, queries, grid, exact["include_self"])
         seconds = {k: draft.done[str(k)]["seconds"] for k in grid}
         draft.publish(

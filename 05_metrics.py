@@ -40,13 +40,13 @@ def main(args: argparse.Namespace) -> None:
     for manifest in runs.values():
         inputs |= results.require(*manifest["outputs"])
     parameters = {"runs": list(runs), "n_resamples": statistics.N_RESAMPLES, "seed": args.seed}
-    draft = stage.begin(results, STAGE, parameters, inputs, args.force)
-    if draft is None:
+    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
     include_self = results.manifest("03_exact")["parameters"]["include_self"]
     names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * include_self]
     curves, safe_ks = [], []
+    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
     with pq.ParquetWriter(draft.path("05_per_query.parquet"), per_query_schema(names)) as per_query:
         for run, manifest in runs.items():
             grid = manifest["parameters"]["k_grid"]

@@ -49,8 +49,8 @@ def main(args: argparse.Namespace) -> None:
             f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
             "run 05_metrics.py again"
         )
-    draft = stage.begin(results, STAGE, {"dpi": args.dpi}, inputs, args.force)
-    if draft is None:
+    parameters = {"dpi": args.dpi}
+    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
     curves = pd.read_parquet(results.path("05_curves.parquet"))
@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
     styles = figures.run_styles({run: current[run]["parameters"] for run in measured})
     labels = {run: style.label for run, style in styles.items()}
 
+    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
     pictures = []
     for drawing in figures.DRAWINGS:
         path = draft.path(f"06_{drawing.name}.png")

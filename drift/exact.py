@@ -55,6 +55,7 @@ class ExactSearch:
     """
 
     def __init__(self, embeddings: np.ndarray):
+        check_finite(embeddings)
         self._embeddings = embeddings
         # Distances do not depend on the origin, but the rounding error of the expanded form does:
         # it grows with the norms. The mean is the origin that makes them small.
@@ -63,9 +64,6 @@ class ExactSearch:
         mean = (
             sum(embeddings[start:stop].sum(axis=0, dtype=np.float64) for start, stop in blocks) / n
         )
-        if not np.isfinite(mean).all():
-            bad = next(row for row in range(n) if not np.isfinite(embeddings[row]).all())
-            raise InputError(f"row {bad} of the embeddings holds values that are not finite")
         self._centered = np.empty((n, d), np.float32)
         for start, stop in blocks:
             self._centered[start:stop] = embeddings[start:stop] - mean
@@ -212,6 +210,16 @@ def check_k(k: int, n: int, include_self: bool) -> None:
             f"{n} rows give a query at most {available} neighbors, fewer than k = {k}: "
             f"take --k-max {available} at most"
         )
+
+
+def check_finite(embeddings: np.ndarray) -> None:
+    """Raise InputError, with the first row it holds for, when a value is not finite."""
+    n, d = embeddings.shape
+    for start, stop in row_blocks(n, bytes_per_row=d * 4):
+        whole = np.isfinite(embeddings[start:stop]).all(axis=1)
+        if not whole.all():
+            row = start + int(np.argmin(whole))
+            raise InputError(f"row {row} of the embeddings holds values that are not finite")
 
 
 def _nearest(

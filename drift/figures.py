@@ -54,7 +54,7 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
             dash=DASHES[(at + at // len(COLORS)) % len(DASHES)],
             marker=MARKERS[at % len(MARKERS)],
             # Each later run is drawn smaller, so that one it coincides with shows behind it.
-            size=max(2.0, 6.0 - 1.5 * at),
+            size=max(2.0, 5.0 - 1.25 * at),
             fixed_ef=None if ef == "k" else int(ef),
         )
     return styles
@@ -209,7 +209,9 @@ def _panels(
     for axes in grid.flat:
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=9 // columns, integer=True))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(nbins=9 // columns, steps=[1, 2, 5, 10], integer=True)
+        )
     return figure, list(grid.flat)
 
 

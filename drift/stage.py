@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from drift import InputError
-from drift.artifacts import Draft, Results
+from drift.artifacts import Results
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,24 +86,18 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     sys.exit(0)
 
 
-def begin(
+def up_to_date(
     results: Results,
     stage: str,
     parameters: dict[str, Any],
     inputs: dict[str, dict[str, Any]],
     force: bool,
-) -> Draft | None:
-    """Begin a stage, or say that there is nothing to do.
-
-    Returns
-    -------
-    Draft or None
-        Where to put the outputs; None when the results are up to date already.
-    """
-    if not force and results.up_to_date(stage, parameters, inputs):
+) -> bool:
+    """Whether there is nothing to do, which is said then."""
+    done = not force and results.up_to_date(stage, parameters, inputs)
+    if done:
         print(f"{stage}: up to date in {results.root} (--force runs it anyway)")
-        return None
-    return results.draft(stage, parameters, inputs, fresh=force)
+    return done
 
 
 def report(title: str, table: pd.DataFrame) -> None:

@@ -172,8 +172,12 @@ def test_only_some_queries_recomputed():
 def test_recomputed_counts_the_uncertain_queries():
     x = np.random.default_rng(0).normal(size=(400, 24)).astype(np.float32)
     assert ExactSearch(x).neighbors(np.arange(400), 20).recomputed == 0
+    # Neither does an origin far away make the proposal uncertain.
+    assert ExactSearch(x + np.float32(1000)).neighbors(np.arange(400), 20).recomputed == 0
     equal = np.ones((200, 5), np.float32)
     assert ExactSearch(equal).neighbors(np.arange(200), 20).recomputed == 200
+    # Where all rows were proposed there is nothing to doubt.
+    assert ExactSearch(equal[:80]).neighbors(np.arange(80), 20).recomputed == 0
 
 
 def test_too_large_k_is_refused():
@@ -231,7 +235,7 @@ def test_expanded_neighbors_are_those_of_the_flat_index():
     x = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32)
     index = faiss.IndexFlatL2(24)
     index.add(x)
-    queries = np.array([2, 50, 51, 299])
+    queries = np.arange(1, 300, 2)
     squared, ids = index.search(x[queries], 11)
 
     got_ids, got_distances = expanded_neighbors(x, queries, 11, include_self=True)
@@ -246,7 +250,7 @@ def test_expanded_neighbors_are_those_of_the_flat_index():
 
 
 def test_expanded_self_distances_are_noise_and_direct_ones_are_zero():
-    x = np.random.default_rng(0).normal(size=(300, 24)).astype(np.float32) + np.float32(30)
+    x = np.random.default_rng(0).normal(size=(300, 500)).astype(np.float32)
     _, expanded = expanded_neighbors(x, np.arange(300), 5, include_self=True)
     exact = ExactSearch(x).neighbors(np.arange(300), 5, include_self=True).distances
     assert (expanded[:, 0] != 0).any()

@@ -283,10 +283,13 @@ def test_stl10_labels_of_the_unlabeled_split_are_minus_one(tmp_path, local_stl10
 
 
 def test_stl10_is_downloaded_once(tmp_path, host, local_stl10):
-    for split in ("unlabeled", "train"):
-        images.stl10_sample(tmp_path / "data", split, 3, seed=0, dataset=local_stl10)
+    images.stl10_sample(tmp_path / "data", "unlabeled", 3, seed=0, dataset=local_stl10)
+    asked_at_first = len(host.requests)
+    images.stl10_sample(tmp_path / "data", "train", 3, seed=0, dataset=local_stl10)
 
-    assert [method for method, _ in host.requests].count("GET") == 1
+    # torchvision asks twice, once to follow redirects and once for the content.
+    assert 1 <= asked_at_first <= 2
+    assert len(host.requests) == asked_at_first
 
 
 def test_stl10_archive_put_there_by_hand_is_not_downloaded(

@@ -1,0 +1,409 @@
+"""The whole pipeline from the command line, as its users run it, on a few hundred photographs."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from drift import metrics
+
+ROOT = Path(__file__).parent.parent
+N, K, GRID = 300, 40, [10, 20, 30, 40]
+RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efk", "hnswlib_M32_efc200_ef50"]
+PIPELINE = [
+    ("01_download_stl10.py", "--dataset", "photos", "--n-images", str(N)),
+    ("02_embed_resnet50.py", "--model", "efficientnet_lite0"),
+    ("03_exact_knn.py", "--k-max", str(K)),
+    ("04_hnsw_search.py",),
+    ("05_metrics.py",),
+    ("06_plots.py",),
+]
+
+
+def shell(script, *args, results):
+    """Run a script as a process of its own."""
+    command = [sys.executable, ROOT / script, "--results", results, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def run(script, *args, results, capsys, monkeypatch):
+    """Run a script in this process, which spares the imports: status, output, error output."""
+    monkeypatch.setattr(sys, "argv", [script, "--results", str(results), *map(str, args)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+def contents(folder, *suffixes):
+    paths = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Results of all six stages. Tests only read them."""
+    results = tmp_path_factory.mktemp("finished with spaces and ä") / "results"
+    for script, *args in PIPELINE:
+        done = shell(script, *args, results=results)
+        assert done.returncode == 0, done.stderr
+        assert "\n" in done.stdout.strip(), "every stage ends with a table"
+        assert done.stderr == "", "no progress bar, no warning where the output is no terminal"
+    return results
+
+
+@pytest.fixture
+def results(finished, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(finished, tmp_path / "results"))
+
+
+@pytest.fixture
+def drive(capsys, monkeypatch):
+    def call(script, *args, results):
+        return run(script, *args, results=results, capsys=capsys, monkeypatch=monkeypatch)
+
+    return call
+
+
+def test_arrays_have_the_names_dtypes_and_shapes_of_the_contract(finished):
+    expected = {
+        "01_images.npy": (np.uint8, (N, 96, 96, 3)),
+        "02_embeddings.npy": (np.float32, (N, 1280)),
+        "03_queries.npy": (np.int32, (N,)),
+        "03_exact_indices.npy": (np.int32, (N, K)),
+        "03_exact_distances.npy": (np.float32, (N, K)),
+    }
+    for name in RUNS:
+        for k in GRID:
+            expected[f"04_hnsw/{name}/k{k:04d}_indices.npy"] = (np.int32, (N, k))
+            expected[f"04_hnsw/{name}/k{k:04d}_distances.npy"] = (np.float32, (N, k))
+    assert set(contents(finished, ".npy")) == set(expected)
+    for name, (dtype, shape) in expected.items():
+        array = np.load(finished / name)
+        assert (array.dtype, array.shape) == (dtype, shape), name
+
+
+def test_tables_have_the_columns_of_the_contract(finished):
+    images = pd.read_parquet(finished / "01_images.parquet")
+    assert dict(images.dtypes.astype(str)) == {"row": "int32", "source": "str", "label": "int16"}
+    assert (images["row"] == np.arange(N)).all()
+    assert (images["label"] == -1).all()
+    assert images["source"].str.fullmatch(r"photos/\w+/x\d+_y\d+_s\d+(_flip)?").all()
+
+    names = [metric.name for metric in metrics.METRICS]
+    per_query = pd.read_parquet(finished / "05_per_query.parquet")
+    assert list(per_query) == ["run", "k", "query", *names]
+    assert per_query["k"].dtype == per_query["query"].dtype == np.int32
+    assert len(per_query) == len(RUNS) * len(GRID) * N
+
+    curves = pd.read_parquet(finished / "05_curves.parquet")
+    numbers = ["mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n"]
+    assert list(curves) == ["run", "k", "metric", *numbers]
+    graph = [metric.name for metric in metrics.GRAPH_METRICS]
+    assert set(curves["metric"]) == {*names, *graph}
+    assert len(curves) == len(RUNS) * len(GRID) * len(names + graph)
+
+    safe_k = pd.read_parquet(finished / "05_safe_k.parquet")
+    columns = ["run", "criterion", "tolerance", "safe_k", "onset", "onset_low", "onset_high"]
+    assert list(safe_k) == columns
+    assert set(zip(safe_k["criterion"], safe_k["tolerance"], strict=True)) == {
+        *(("overlap", tolerance) for tolerance in (0.99, 0.95, 0.90)),
+        *(("lid", tolerance) for tolerance in (0.01, 0.05, 0.10)),
+    }
+    assert len(safe_k) == 6 * len(RUNS)
+
+
+def test_manifests_name_what_went_in_and_came_out(finished):
+    manifests = ["01_images", "02_embeddings", "03_exact", "05_metrics", "06_figures"]
+    for name in [
+        *(f"{stage}.json" for stage in manifests),
+        *(f"04_hnsw/{r}/run.json" for r in RUNS),
+    ]:
+        manifest = json.loads((finished / name).read_text())
+        fields = {"stage", "parameters", "inputs", "outputs", "versions", "seconds", "date"}
+        assert fields <= set(manifest), name
+        for output, entry in manifest["outputs"].items():
+            assert (finished / output).stat().st_size == entry["bytes"]
+            if output.endswith(".npy"):
+                array = np.load(finished / output)
+                assert (entry["shape"], entry["dtype"]) == (list(array.shape), str(array.dtype))
+    manifest = json.loads((finished / "04_hnsw" / RUNS[1] / "run.json").read_text())
+    expected = {"backend": "faiss", "M": 32, "ef_construction": 200, "ef_search": "k", "seed": 0}
+    assert expected.items() <= manifest["parameters"].items()
+    assert (
+        set(manifest["search_seconds"])
+        == set(manifest["queries_per_second"])
+        == set(map(str, GRID))
+    )
+    assert manifest["build_seconds"] > 0
+    assert manifest["peak_memory_bytes"] > 1e6
+
+
+def test_exact_lists_are_those_of_brute_force_in_double_precision(finished):
+    embeddings = np.load(finished / "02_embeddings.npy").astype(np.float64)
+    squared = ((embeddings[:, None] - embeddings[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(squared, np.inf)
+    distances = np.sqrt(squared).astype(np.float32)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :K]
+    stored = np.load(finished / "03_exact_distances.npy")
+    np.testing.assert_allclose(stored, np.take_along_axis(distances, order, axis=1), rtol=1e-6)
+    assert (np.load(finished / "03_exact_indices.npy") == order).mean() > 0.999  # but for near ties
+    assert (np.diff(stored, axis=1) >= 0).all()
+
+
+def test_curves_are_the_means_of_the_single_queries(finished):
+    per_query = pd.read_parquet(finished / "05_per_query.parquet")
+    curves = pd.read_parquet(finished / "05_curves.parquet").set_index(["run", "k", "metric"])
+    long = per_query.melt(["run", "k", "query"], var_name="metric")
+    groups = long.groupby(["run", "k", "metric"])["value"]
+    for ours, theirs in (
+        ("mean", groups.mean()),
+        ("std", groups.std(ddof=0)),
+        ("median", groups.median()),
+        ("q05", groups.quantile(0.05)),
+        ("q95", groups.quantile(0.95)),
+        ("n", groups.count()),
+    ):
+        np.testing.assert_allclose(curves.loc[theirs.index, ours], theirs, rtol=1e-9, atol=1e-12)
+    single = curves.loc[theirs.index]
+    assert (single["ci_low"] <= single["mean"] + 1e-12).all()
+    assert (single["mean"] <= single["ci_high"] + 1e-12).all()
+
+
+def test_exhaustive_runs_find_nearly_everything(finished):
+    curves = pd.read_parquet(finished / "05_curves.parquet")
+    overlap = curves[(curves["metric"] == "overlap")].groupby("run")["mean"].min()
+    assert (overlap > 0.98).all()
+
+
+def test_a_second_run_finds_everything_up_to_date(finished, drive):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    for script, *args in PIPELINE:
+        status, out, _ = drive(script, *args, results=finished)
+        assert status == 0
+        assert "up to date" in out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_the_same_command_gives_the_same_bytes(finished, results, drive):
+    for script, *args in PIPELINE:
+        status, out, _ = drive(script, *args, "--force", results=results)
+        assert status == 0
+        assert "up to date" not in out
+    assert contents(results, ".npy", ".parquet") == contents(finished, ".npy", ".parquet")
+
+
+@pytest.mark.parametrize(
+    ("script", "first"),
+    [
+        ("02_embed_resnet50.py", "01_download_stl10.py"),
+        ("03_exact_knn.py", "02_embed_resnet50.py"),
+        ("04_hnsw_search.py", "02_embed_resnet50.py"),
+        ("05_metrics.py", "02_embed_resnet50.py"),
+        ("06_plots.py", "05_metrics.py"),
+    ],
+)
+def test_a_script_alone_names_the_one_to_run_first(script, first, tmp_path, drive):
+    status, out, err = drive(script, results=tmp_path / "none")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"run {first} first" in err
+    assert not (tmp_path / "none").exists()
+
+
+def test_stale_results_are_refused_with_the_script_to_run(results, drive):
+    status, _, _ = drive(*PIPELINE[0], "--seed", "1", results=results)
+    assert status == 0
+    for script in ("03_exact_knn.py", "04_hnsw_search.py", "05_metrics.py", "06_plots.py"):
+        status, _, err = drive(script, results=results)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "run 02_embed_resnet50.py again" in err
+
+
+def test_damaged_results_are_refused_with_the_script_to_run(results, drive):
+    path = results / "03_exact_distances.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    status, _, err = drive("05_metrics.py", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "run 03_exact_knn.py again" in err
+    status, out, _ = drive(*PIPELINE[2], results=results)
+    assert status == 0
+    assert "up to date" not in out
+
+
+def test_runs_accumulate_are_left_out_and_cleared(results, drive):
+    status, _, _ = drive("04_hnsw_search.py", "--runs", "faiss:7", "--seed", "3", results=results)
+    assert status == 0
+    assert (results / "04_hnsw/faiss_M32_efc200_ef7_seed3/run.json").exists()
+    status, _, err = drive("06_plots.py", results=results)
+    assert status == 2
+    assert "run 05_metrics.py again" in err
+    assert drive("05_metrics.py", results=results)[0] == 0
+    runs = set(pd.read_parquet(results / "05_curves.parquet")["run"])
+    assert runs == {*RUNS, "faiss_M32_efc200_ef7_seed3"}
+
+    # Other exact lists: the runs searched beside the former ones are named and left out.
+    assert drive("03_exact_knn.py", "--k-max", "30", results=results)[0] == 0
+    status, _, err = drive("05_metrics.py", results=results)
+    assert status == 2
+    assert "run 04_hnsw_search.py" in err
+    assert drive("04_hnsw_search.py", "--runs", "faiss:k", results=results)[0] == 0
+    status, out, _ = drive("05_metrics.py", results=results)
+    assert status == 0
+    assert out.count("left out: ") == 3
+    assert set(pd.read_parquet(results / "05_curves.parquet")["run"]) == {RUNS[1]}
+
+    assert drive("04_hnsw_search.py", "--runs", "faiss:k", "--replace", results=results)[0] == 0
+    assert [path.name for path in (results / "04_hnsw").iterdir()] == [RUNS[1]]
+
+
+def test_a_shorter_grid_leaves_no_lists_of_the_former_one(results, drive):
+    assert (
+        drive("04_hnsw_search.py", "--runs", "faiss:50", "--k-max", "20", results=results)[0] == 0
+    )
+    assert len(list((results / "04_hnsw" / RUNS[0]).glob("*.npy"))) == 4
+    assert drive("05_metrics.py", results=results)[0] == 0
+    assert drive("06_plots.py", results=results)[0] == 0
+
+
+def test_the_notebooks_protocol_adds_its_own_quantities(results, drive):
+    notebook = ("--include-self", "--no-refine", "--k-max", "40")
+    for script, *args in [("03_exact_knn.py", *notebook), *PIPELINE[3:]]:
+        assert drive(script, *args, results=results)[0] == 0
+    ann = np.load(results / "04_hnsw" / RUNS[0] / "k0010_indices.npy")
+    assert (ann[:, 0] == np.arange(N)).mean() > 0.99
+    per_query = pd.read_parquet(results / "05_per_query.parquet")
+    assert {metric.name for metric in metrics.NOTEBOOK_METRICS} <= set(per_query)
+    at = per_query[(per_query["run"] == RUNS[0]) & (per_query["k"] == 40)]
+    last = np.load(results / "03_exact_distances.npy")[:, 39].astype(float) ** 2
+    np.testing.assert_allclose(at["kth_squared_distance_exact"], last)
+
+
+def test_a_sample_of_queries_leaves_out_what_describes_whole_graphs(results, drive):
+    assert drive("03_exact_knn.py", "--queries", "50", "--k-max", "20", results=results)[0] == 0
+    queries = np.load(results / "03_queries.npy")
+    assert len(queries) == 50
+    assert (np.diff(queries) > 0).all()
+    for script in ("04_hnsw_search.py", "05_metrics.py", "06_plots.py"):
+        assert drive(script, results=results)[0] == 0
+    curves = pd.read_parquet(results / "05_curves.parquet")
+    assert not curves["metric"].str.contains("hubness|orphans").any()
+    per_query = pd.read_parquet(results / "05_per_query.parquet")
+    assert set(per_query["query"]) == set(queries)
+
+
+def test_embedding_with_resnet50_from_a_state_dict(tmp_path, drive):
+    torch.manual_seed(0)
+    network = resnet50()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    results = tmp_path / "results"
+    assert drive(*PIPELINE[0][:-1], "6", results=results)[0] == 0
+    status, _, err = drive(
+        "02_embed_resnet50.py", "--weights", tmp_path / "weights.pth", results=results
+    )
+    assert status == 0, err
+    embeddings = np.load(results / "02_embeddings.npy")
+    assert embeddings.shape == (6, 2048)
+    assert np.isfinite(embeddings).all()
+
+
+BAD_INPUT = [
+    ("01_download_stl10.py", ["--dataset", "cifar"], "cifar"),
+    ("01_download_stl10.py", ["--n-images", "0"], "--n-images"),
+    ("02_embed_resnet50.py", ["--model", "resnet51"], "resnet51"),
+    ("02_embed_resnet50.py", ["--weights", "nowhere.pth"], "nowhere.pth"),
+    ("02_embed_resnet50.py", ["--model", "resnet50", "--weights", __file__], "state dict"),
+    ("03_exact_knn.py", ["--k-max", "300"], "--k-max 299"),
+    ("03_exact_knn.py", ["--k-max", "-3"], "--k-max"),
+    ("03_exact_knn.py", ["--queries", "301"], "--queries 301"),
+    ("03_exact_knn.py", ["--queries", "some"], "some"),
+    ("04_hnsw_search.py", ["--runs", "annoy:50"], "annoy:50"),
+    ("04_hnsw_search.py", ["--runs", "faiss"], "BACKEND:EF"),
+    ("04_hnsw_search.py", ["--runs", "faiss:0"], "faiss:0"),
+    ("04_hnsw_search.py", ["--k-min", "50"], "empty"),
+    ("04_hnsw_search.py", ["--k-step", "0"], "--k-step"),
+    ("04_hnsw_search.py", ["--k-max", "50"], "03_exact_knn.py --k-max 50"),
+    ("05_metrics.py", ["--seed", "x"], "--seed"),
+    ("06_plots.py", ["--dpi", "lots"], "lots"),
+    ("06_plots.py", ["--unknown"], "--unknown"),
+]
+
+
+@pytest.mark.parametrize(("script", "args", "said"), BAD_INPUT)
+def test_bad_input_ends_in_one_line_and_loses_nothing(script, args, said, finished, drive):
+    before = contents(finished, ".npy", ".parquet", ".json", ".png", ".html")
+    status, _, err = drive(script, *args, results=finished)
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
+    assert contents(finished, ".npy", ".parquet", ".json", ".png", ".html") == before
+
+
+def test_embeddings_that_are_not_finite_are_refused(results, drive):
+    from drift.artifacts import Results
+
+    folder = Results(results)
+    draft = folder.draft("02_embeddings", {"made": "by hand"}, {})
+    embeddings = np.load(results / "02_embeddings.npy")
+    embeddings[17, 3] = np.nan
+    draft.save("02_embeddings.npy", embeddings)
+    draft.publish()
+    status, _, err = drive("03_exact_knn.py", "--k-max", "40", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "row 17" in err
+
+
+def test_one_image_has_no_neighbors(tmp_path, drive):
+    results = tmp_path / "results"
+    assert drive(*PIPELINE[0][:-1], "1", results=results)[0] == 0
+    assert drive(*PIPELINE[1], results=results)[0] == 0
+    status, _, err = drive("03_exact_knn.py", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "1 row" in err
+
+
+def test_a_results_folder_that_cannot_be_is_one_line(tmp_path, drive):
+    (tmp_path / "file").write_text("precious")
+    for results in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/results")):
+        status, _, err = drive(*PIPELINE[0], results=results)
+        assert (status, err.count("\n")) == (2, 1), err
+        assert str(results) in err or str(results.parent) in err
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_killed_stage_goes_on_where_it_stopped(finished, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for path in finished.glob("01_*"):
+        shutil.copy(path, results)
+    script, *args = PIPELINE[1]
+    command = [sys.executable, ROOT / script, "--results", results, *args]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    journal = results / ".draft/02_embeddings/journal.jsonl"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (results / "02_embeddings.npy").exists()
+    stored = journal.read_text().splitlines()
+    assert 3 <= len(stored) < 19
+
+    done = shell(script, *args, results=results)
+    assert done.returncode == 0, done.stderr
+    again = (results / "02_embeddings.npy").read_bytes()
+    assert again == (finished / "02_embeddings.npy").read_bytes()
