@@ -83,8 +83,8 @@ def curve_table(curves: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
     """The means of the most telling metrics at a few k."""
     ks = [k for k in TABLE_KS if k in set(curves["k"])] or sorted(curves["k"].unique())
     chosen = curves[curves["k"].isin(ks) & curves["metric"].isin(TABLE_METRICS)]
-    wide = chosen.pivot(index=["run", "k"], columns="metric", values="mean")
-    return wide[list(TABLE_METRICS)].rename(index=labels, level="run").reset_index()
+    wide = chosen.pivot(index=["run", "k"], columns="metric", values="mean")[list(TABLE_METRICS)]
+    return wide.rename(index=labels, level="run").rename_axis(columns=None).reset_index()
 
 
 def facts(results: Results) -> pd.DataFrame:

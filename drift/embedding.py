@@ -86,7 +86,9 @@ def load_efficientnet_lite0(weights_file: Path | None = None) -> Backbone:
     InputError
         When the file does not hold weights of this network.
 
-    References ---------- Tan and Le (2019), EfficientNet: rethinking model scaling for
+    References
+    ----------
+    Tan and Le (2019), EfficientNet: rethinking model scaling for
     convolutional neural networks. The Lite variants were trained on pixels scaled by (x - 127) /
     128.
     """

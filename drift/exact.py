@@ -96,7 +96,9 @@ class ExactSearch:
         InputError
             When there are fewer than k rows to choose from.
 
-        References ---------- Higham (2002), Accuracy and stability of numerical algorithms, section
+        References
+        ----------
+        Higham (2002), Accuracy and stability of numerical algorithms, section
         3.1, for the bound of a sum.
         """
         n, d = self._embeddings.shape

@@ -103,9 +103,8 @@ class HnswlibHnsw:
     ):
         n, d = embeddings.shape
         self._index = hnswlib.Index(space="l2", dim=d)
-        self._index.init_index(
-            max_elements=n, M=M, ef_construction=ef_construction, random_seed=seed
-        )
+        # 100 is the library's own default; its generator takes 0 and 1 for the same seed.
+        self._index.init_index(n, M, ef_construction, random_seed=100 + seed)
         self._index.add_items(embeddings, num_threads=build_threads)
         # FAISS's setting is what --threads sets, so both libraries search with as many.
         self._index.set_num_threads(faiss.omp_get_max_threads())

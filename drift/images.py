@@ -156,7 +156,9 @@ def stl10_sample(
     InputError
         When the split has fewer than `n` images.
 
-    References ---------- Coates, Lee and Ng (2011), An analysis of single-layer networks in
+    References
+    ----------
+    Coates, Lee and Ng (2011), An analysis of single-layer networks in
     unsupervised feature learning.
     """
     try:

@@ -397,6 +397,15 @@ def test_efficientnet_lite0_loads_without_network(no_network, crops):
     assert hashlib.sha256(packaged.read_bytes()).hexdigest() in backbone.weights
 
 
+def test_efficientnet_lite0_scales_pixels_as_it_was_trained(efficientnet):
+    levels = np.array([0, 127, 255], np.uint8).repeat(96 * 96 * 3).reshape(3, 96, 96, 3)
+    prepared = embedding.preprocess(levels, efficientnet)
+
+    # (x - 127) / 128
+    expected = torch.tensor([-127 / 128, 0, 1])[:, None, None, None].expand_as(prepared)
+    torch.testing.assert_close(prepared, expected)
+
+
 def test_efficientnet_lite0_takes_the_weights_of_a_file(tmp_path):
     torch.manual_seed(1)
     network = EfficientNet.from_name("efficientnet-lite0")

@@ -113,6 +113,16 @@ def test_cut_is_crop_then_resize_then_mirror(x, y, side, flip):
     np.testing.assert_array_equal(cut, np.asarray(by_hand))
 
 
+@pytest.mark.parametrize("side", [70, 250])
+def test_cut_of_a_whole_photograph_is_resized_by_lanczos(side):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    photograph = Image.fromarray(pixels)
+
+    cut = images.Crop("noise", 0, 0, side, flip=False).cut(photograph)
+
+    np.testing.assert_array_equal(cut, photograph.resize((96, 96), Image.Resampling.LANCZOS))
+
+
 def test_photo_crops_are_the_same_bytes_in_any_blocks():
     chosen = images.photo_crops(23, seed=7)
     whole = chosen.read(0, 23)

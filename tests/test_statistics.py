@@ -251,6 +251,13 @@ def test_straight_constant_and_concave_curves_have_no_onset():
         assert has_none(onset_of_divergence(GRID, curve, np.tile(curve[:, None], (1, 50))))
 
 
+def test_falling_curve_that_flattens_has_no_onset():
+    # It bends upwards, and yet nothing diverges.
+    falling = broken_line(GRID, 100, -0.002, -0.0002) + 0.3
+    assert has_none(onset_of_divergence(GRID, falling, np.tile(falling[:, None], (1, 50))))
+    assert has_none(onset_of(GRID, noisy_curves(falling)))
+
+
 def test_straight_lines_have_no_onset_by_rounding():
     rng = np.random.default_rng(0)
     for slope, start in rng.uniform(0, [0.002, 0.5], size=(30, 2)):
