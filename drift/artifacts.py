@@ -289,26 +289,21 @@ class Draft:
         self._journal = self._folder / "journal.jsonl"
         self._names: list[str] = []
         self._started = time.monotonic()
-        plan = self._folder / "plan.json"
-        try:
-            resumable = not fresh and json.loads(plan.read_text()) == self._plan
-        except (OSError, ValueError):
-            resumable = False
-        if not resumable:
+        self._arrays: set[str] = set()
+        self.done: dict[str, dict[str, Any]] = {}
+        if fresh or not self._resume():
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-            write_json(plan, self._plan)
-        self.done: dict[str, dict[str, Any]] = self._read_journal()
-        # Without a half-written last line, to which the next one would be glued.
-        self._write_journal()
+            write_json(self._folder / "plan.json", self._plan)
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         """An output array, memory-mapped for writing, with what an interrupted run stored in it."""
-        return self._open(self.path(name), shape, dtype)
+        self.path(name)
+        return self._open(name, shape, dtype)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         """The like of `array`, but to work with until the stage is published: no output."""
-        return self._open(self._folder / name, shape, dtype)
+        return self._open(name, shape, dtype)
 
     def save(self, name: str, array: np.ndarray) -> None:
         """Write a small output array at once."""
@@ -325,10 +320,7 @@ class Draft:
     def mark(self, unit: str, facts: dict[str, Any]) -> None:
         """Note that a unit of work is stored, with what is to be remembered of it."""
         self.done[unit] = facts
-        with self._journal.open("a") as file:
-            file.write(json.dumps([unit, facts]) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._note("done", unit, facts)
 
     def publish(self, **facts: Any) -> dict[str, Any]:
         """Move the outputs into place, then write the manifest, which holds `facts` as well.
@@ -362,34 +354,50 @@ class Draft:
             self._folder.parent.rmdir()
         return manifest
 
-    def _open(self, path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-        if path.exists():
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        path = self._folder / name
+        if name in self._arrays:
             return np.lib.format.open_memmap(path, mode="r+")
-        # Whatever the journal says was stored in this array is not there.
-        self.done.clear()
-        self._write_journal()
         temporary = path.with_name(f"{path.name}.tmp")
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):
-            # A memory-mapped write to a full disk kills the process; asking for the room now fails
-            # in words.
+            # A mapped write to a full disk kills the process; asking for the room fails in words.
             with temporary.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         temporary.replace(path)
+        self._arrays.add(name)
+        self._note("array", name, {})
         return array
 
-    def _read_journal(self) -> dict[str, dict[str, Any]]:
-        done = {}
-        lines = self._journal.read_text().splitlines() if self._journal.exists() else ()
+    def _note(self, *line: Any) -> None:
+        with self._journal.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _resume(self) -> bool:
+        """Take up what an interrupted run left, unless it had another plan or is not whole."""
+        try:
+            if json.loads((self._folder / "plan.json").read_text()) != self._plan:
+                return False
+            lines = self._journal.read_text().splitlines() if self._journal.exists() else []
+        except (OSError, ValueError):
+            return False
+        whole = []
         for line in lines:
             try:
-                unit, facts = json.loads(line)
+                kind, name, facts = json.loads(line)
             except ValueError:
                 break  # the process was killed while it wrote this line
-            done[unit] = facts
-        return done
-
-    def _write_journal(self) -> None:
-        self._journal.write_text(
-            "".join(json.dumps([unit, facts]) + "\n" for unit, facts in self.done.items())
-        )
+            whole.append(line + "\n")
+            if kind == "array":
+                self._arrays.add(name)
+            else:
+                self.done[name] = facts
+        # Without a half-written last line, to which the next one would be glued.
+        self._journal.write_text("".join(whole))
+        if all((self._folder / name).exists() for name in self._arrays):
+            return True
+        self._arrays.clear()
+        self.done.clear()
+        return False
