@@ -7,61 +7,57 @@ writes  results/04_hnsw/RUN/kKKKK_indices.npy    int32 (Q, k); -1 for a missing 
 
 examples
   python 04_hnsw_search.py
-  python 04_hnsw_search.py --runs faiss:200 hnswlib:k     two more runs, beside those that are there
+  python 04_hnsw_search.py --runs faiss:200 hnswlib:2k    two more runs, beside those that are there
   python 04_hnsw_search.py --runs faiss:50 --m 16 --k-max 100 --replace
+  python 04_hnsw_search.py --save-index                   later runs need not build the graph again
 """
 
 import argparse
 import shutil
 import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from drift import InputError, blocks, stage
 from drift.artifacts import Draft, Results
-from drift.hnsw import BACKENDS, HnswIndex, HnswNeighbors, HnswRun, hnsw_neighbors
+from drift.hnsw import (
+    BACKENDS,
+    Graph,
+    HnswIndex,
+    HnswRun,
+    NeighborLists,
+    hnsw_neighbors,
+    list_length,
+    searches,
+)
 from drift.metrics import found, neighborhood_overlap
+
+# One search: the ks whose lists it gives, the first query and the one after the last.
+Unit = tuple[tuple[int, ...], int, int]
+Found = tuple[dict[int, NeighborLists], float]
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    whole = stage.integer(1)
+    add(
         "--runs",
         nargs="+",
         default=["faiss:50", "faiss:k", "hnswlib:50"],
         metavar="BACKEND:EF",
-        help="faiss or hnswlib, and efSearch: a number, or k for the list's length",
+        help="faiss or hnswlib, and efSearch: a number, k for the list's length, or 2k, 3k, ...",
     )
-    parser.add_argument(
-        "--m", type=stage.integer(2), default=32, metavar="M", help="links of a node"
-    )
-    parser.add_argument(
-        "--ef-construction",
-        type=stage.integer(1),
-        default=200,
-        metavar="EF",
-        help="breadth of the build",
-    )
-    parser.add_argument(
-        "--k-min", type=stage.integer(1), default=10, metavar="K", help="first k of the grid"
-    )
-    parser.add_argument(
-        "--k-max", type=stage.integer(1), metavar="K", help="last k; without it, stage 03's"
-    )
-    parser.add_argument(
-        "--k-step", type=stage.integer(1), default=10, metavar="K", help="step of the grid"
-    )
-    parser.add_argument(
-        "--build-threads",
-        type=stage.integer(1),
-        default=1,
-        metavar="N",
-        help="more than one: not reproducible",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="clear the runs that are not asked for"
-    )
+    add("--m", type=stage.integer(2), default=32, metavar="M", help="links of a node")
+    add("--ef-construction", type=whole, default=200, metavar="EF", help="breadth of the build")
+    add("--k-min", type=whole, default=10, metavar="K", help="first k of the grid")
+    add("--k-max", type=whole, metavar="K", help="last k; without it, stage 03's")
+    add("--k-step", type=whole, default=10, metavar="K", help="step of the grid")
+    add("--build-threads", type=whole, default=1, metavar="N", help="above 1: not reproducible")
+    add("--save-index", action="store_true", help="keep the graph beside its run, for later runs")
+    add("--replace", action="store_true", help="clear the runs that are not asked for")
     return parser
 
 
@@ -73,36 +69,40 @@ def main(args: argparse.Namespace) -> None:
     runs = [parse_run(text, args) for text in dict.fromkeys(args.runs)]
     embeddings, queries = results.load("02_embeddings.npy"), results.load("03_queries.npy")
 
-    # The graph of a backend is built when its first run needs it, and let go when the backend's
-    # last is done.
-    backend, index, build_seconds = None, None, 0.0
-    for run in sorted(runs, key=lambda run: run.backend):
+    # A graph is made when the first of its runs needs it, and let go when the last one is done.
+    index, graph_of_index, facts = None, None, {}
+    for run in sorted(runs, key=lambda run: run.graph.backend):
+        graph = run.graph
         parameters = {
-            "backend": run.backend,
-            "M": run.M,
-            "ef_construction": run.ef_construction,
-            "ef_search": run.ef_search,
-            "seed": run.seed,
-            "build_threads": args.build_threads,
+            "backend": graph.backend,
+            "M": graph.M,
+            "ef_construction": graph.ef_construction,
+            "ef_search": run.ef_search if run.ef_search.endswith("k") else int(run.ef_search),
+            "seed": graph.seed,
+            "build_threads": graph.build_threads,
             "k_grid": grid,
             "include_self": exact["include_self"],
         }
-        if stage.up_to_date(results, f"04_hnsw/{run.name}", parameters, inputs, args.force):
+        name = f"04_hnsw/{run.name}"
+        kept_index = f"{name}/index.{graph.backend}"
+        has_index = kept_index in (results.manifest(name) or {"outputs": ()})["outputs"]
+        force = args.force or (args.save_index and not has_index)
+        if stage.up_to_date(results, name, parameters, inputs, force):
             continue
-        if backend != run.backend:
+        if graph_of_index != graph:
             index = None  # two graphs need not fit in memory
-            backend, begun = run.backend, time.perf_counter()
-            index = BACKENDS[backend](
-                embeddings, run.M, run.ef_construction, run.seed, args.build_threads
-            )
-            build_seconds = time.perf_counter() - begun
-        draft = results.draft(f"04_hnsw/{run.name}", parameters, inputs, fresh=args.force)
-        search_grid(draft, run, index, embeddings, queries, grid, exact["include_self"])
-        seconds = {k: draft.done[str(k)]["seconds"] for k in grid}
+            index, facts = make_index(results, graph, embeddings)
+            graph_of_index = graph
+        draft = results.draft(name, parameters, inputs, fresh=args.force)
+        seconds = search_grid(draft, run, index, embeddings, queries, grid, exact["include_self"])
+        if args.save_index or has_index:
+            index.save(draft.path(kept_index))
+        lengths = {k: list_length(k, exact["include_self"]) for k in grid}
         draft.publish(
-            build_seconds=build_seconds,
+            **facts,
             search_seconds=seconds,
             queries_per_second={k: len(queries) / seconds[k] for k in grid},
+            effective_ef={k: run.effective_ef(lengths[k]) for k in grid},
             peak_memory_bytes=stage.peak_memory(),
         )
 
@@ -116,14 +116,10 @@ def main(args: argparse.Namespace) -> None:
 
 def parse_run(text: str, args: argparse.Namespace) -> HnswRun:
     """A run from ``faiss:50`` or ``hnswlib:k``."""
-    backend, _, ef = text.partition(":")
-    if backend not in BACKENDS or not (ef == "k" or (ef.isdecimal() and int(ef) > 0)):
-        raise InputError(
-            f"--runs {text} is no run: write BACKEND:EF, BACKEND one of {', '.join(BACKENDS)}, "
-            "EF a whole number or k"
-        )
-    ef_search = ef if ef == "k" else int(ef)
-    return HnswRun(backend, args.m, args.ef_construction, ef_search, args.seed)
+    backend, _, ef_search = text.partition(":")
+    return HnswRun(
+        Graph(backend, args.m, args.ef_construction, args.seed, args.build_threads), ef_search
+    )
 
 
 def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
@@ -136,10 +132,26 @@ def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
         )
     grid = list(range(args.k_min, k_max + 1, args.k_step))
     if not grid:
-        raise InputError(
-            f"the grid is empty: it starts at --k-min {args.k_min} and ends at {k_max}"
-        )
+        raise InputError(f"the grid is empty: it starts at --k-min {args.k_min}, ends at {k_max}")
     return grid
+
+
+def make_index(
+    results: Results, graph: Graph, embeddings: np.ndarray
+) -> tuple[HnswIndex, dict[str, Any]]:
+    """Load a graph that a run has kept, or build it; and what is to be said of it."""
+    backend = BACKENDS[graph.backend]
+    wanted = {key: getattr(graph, key) for key in ("M", "ef_construction", "seed", "build_threads")}
+    for name, manifest in results.runs()[0].items():
+        kept = f"04_hnsw/{name}/index.{graph.backend}"
+        if kept in manifest["outputs"] and wanted.items() <= manifest["parameters"].items():
+            results.require(kept)
+            print(f"graph loaded from {results.path(kept)}")
+            index = backend.load(results.path(kept), embeddings, graph)
+            return index, {fact: manifest[fact] for fact in ("build_seconds", "graph")}
+    begun = time.perf_counter()
+    index = backend.build(embeddings, graph)
+    return index, {"build_seconds": time.perf_counter() - begun, "graph": index.statistics()}
 
 
 def search_grid(
@@ -150,27 +162,34 @@ def search_grid(
     queries: np.ndarray,
     grid: list[int],
     include_self: bool,
-) -> None:
-    """Search each k that the draft does not hold yet, and store its lists there."""
-    folder = f"04_hnsw/{run.name}"
-    indices = {
-        k: draft.array(f"{folder}/k{k:04d}_indices.npy", (len(queries), k), np.int32) for k in grid
-    }
-    distances = {
-        k: draft.array(f"{folder}/k{k:04d}_distances.npy", (len(queries), k), np.float32)
-        for k in grid
-    }
+) -> dict[int, float]:
+    """Search what the draft does not hold yet, store it, and return the seconds for each k."""
+    shape = {k: (len(queries), k) for k in grid}
+    stem = {k: f"04_hnsw/{run.name}/k{k:04d}" for k in grid}
+    indices = {k: draft.array(f"{stem[k]}_indices.npy", shape[k], np.int32) for k in grid}
+    distances = {k: draft.array(f"{stem[k]}_distances.npy", shape[k], np.float32) for k in grid}
 
-    def search(k: int) -> HnswNeighbors:
-        return hnsw_neighbors(index, embeddings, queries, k, run.ef_search, include_self)
+    def search(unit: Unit) -> Found:
+        ks, start, stop = unit
+        ef = run.ef(list_length(max(ks), include_self))
+        return hnsw_neighbors(index, embeddings, queries[start:stop], ks, ef, include_self)
 
-    def store(k: int, neighbors: HnswNeighbors) -> dict[str, float]:
-        indices[k][:], distances[k][:] = neighbors.indices, neighbors.distances
-        indices[k].flush()
-        distances[k].flush()
-        return {"seconds": neighbors.search_seconds}
+    def store(unit: Unit, found: Found) -> dict[str, float]:
+        (ks, start, stop), (lists, seconds) = unit, found
+        for k in ks:
+            indices[k][start:stop], distances[k][start:stop] = lists[k]
+            indices[k].flush()
+            distances[k].flush()
+        return {"seconds": seconds}
 
-    blocks.run(grid, search, store, draft, run.name)
+    rows = blocks.row_blocks(len(queries), embeddings.shape[1] * 4 + max(grid) * 32)
+    units = [(ks, *block) for ks in searches(grid, run, include_self) for block in rows]
+    blocks.run(units, search, store, draft, run.name)
+    seconds = dict.fromkeys(grid, 0.0)
+    for unit in units:
+        for k in unit[0]:
+            seconds[k] += draft.done[str(unit)]["seconds"]
+    return seconds
 
 
 def summary(results: Results, runs: list[HnswRun], grid: list[int]) -> pd.DataFrame:

@@ -46,7 +46,7 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
     styles = {}
     for at, (run, of_run) in enumerate(runs.items()):
         ef = of_run["ef_search"]
-        words = [of_run["backend"], "efSearch = k" if ef == "k" else f"efSearch {ef}"]
+        words = [of_run["backend"], f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}"]
         words += [f"{word} {of_run[key]}" for key, word in differing]
         styles[run] = Style(
             label=", ".join(words),
@@ -55,7 +55,7 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
             marker=MARKERS[at % len(MARKERS)],
             # Each later run is drawn smaller, so that one it coincides with shows behind it.
             size=max(2.0, 5.0 - 1.25 * at),
-            fixed_ef=None if ef == "k" else int(ef),
+            fixed_ef=ef if isinstance(ef, int) else None,
         )
     return styles
 

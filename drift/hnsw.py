@@ -6,24 +6,29 @@ max(efSearch, k), yet stops once efSearch candidates are nearer than the next on
 raises efSearch to k.
 """
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
 
 import faiss
 import hnswlib
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
-from drift.blocks import row_blocks
+from drift import InputError
 from drift.exact import by_distance, drop_self, neighbor_distances
 
 MISSING = -1
+EF_SEARCH = re.compile("[1-9][0-9]*k?|k")
 
 
 @dataclass(frozen=True)
-class HnswRun:
-    """One way to build and search an index.
+class Graph:
+    """How an HNSW graph is built.
 
     Attributes
     ----------
@@ -33,117 +38,243 @@ class HnswRun:
         Links of a node on every level but the lowest, which has twice as many.
     ef_construction : int
         Candidates kept while a node's neighbors are looked for.
-    ef_search : int or str
-        Candidates kept in a search; ``"k"`` for as many as the list searched for is long.
     seed : int
-        Seed of the graph.
+        Seed of the graph. FAISS draws the order of insertion with it (0: the rows in their order),
+        hnswlib the levels of the nodes.
+    build_threads : int
+        With more than one the graph depends on how the threads interleave.
     """
 
     backend: str
     M: int
     ef_construction: int
-    ef_search: int | str
-    seed: int
+    seed: int = 0
+    build_threads: int = 1
+
+
+@dataclass(frozen=True)
+class HnswRun:
+    """A graph and the breadth of the search in it.
+
+    Attributes
+    ----------
+    graph : Graph
+        The graph.
+    ef_search : str
+        Candidates kept in a search: a number, or ``k``, ``2k``, ... for as many as the list
+        searched for is long, or twice as many.
+    """
+
+    graph: Graph
+    ef_search: str
+
+    def __post_init__(self) -> None:
+        if self.graph.backend not in BACKENDS or not re.fullmatch(
+            "[1-9][0-9]*k?|k", self.ef_search
+        ):
+            raise InputError(
+                f"{self.graph.backend}:{self.ef_search} is no run: write BACKEND:EF, with BACKEND "
+                f"one of {', '.join(BACKENDS)} and EF a whole number, k, or a multiple like 2k"
+            )
 
     @property
     def name(self) -> str:
         """For instance ``faiss_M32_efc200_ef50``, or ``hnswlib_M32_efc200_efk_seed7``."""
-        seed = f"_seed{self.seed}" if self.seed else ""
-        return f"{self.backend}_M{self.M}_efc{self.ef_construction}_ef{self.ef_search}{seed}"
+        graph = self.graph
+        seed = f"_seed{graph.seed}" if graph.seed else ""
+        return f"{graph.backend}_M{graph.M}_efc{graph.ef_construction}_ef{self.ef_search}{seed}"
+
+    def ef(self, length: int) -> int:
+        """The efSearch that is set when a list of some length is searched for."""
+        if not self.ef_search.endswith("k"):
+            return int(self.ef_search)
+        return int(self.ef_search[:-1] or 1) * length
+
+    def effective_ef(self, length: int) -> dict[str, int]:
+        """What the library makes of it, by its own rule.
+
+        Returns
+        -------
+        dict
+            ``list_length``, the neighbors asked for; ``ef_search``, what is set; ``candidates``,
+            how many are kept; ``stops_after``, how many of them must be nearer than the next one
+            to visit for the search to stop.
+        """
+        ef = self.ef(length)
+        stop = ef if self.graph.backend == "faiss" else max(ef, length)
+        return {
+            "list_length": length,
+            "ef_search": ef,
+            "candidates": max(ef, length),
+            "stops_after": stop,
+        }
 
 
 class HnswIndex(Protocol):
     """A built graph."""
 
-    def search(self, points: np.ndarray, k: int, ef_search: int) -> np.ndarray:
-        """Ids of the neighbors found, int64 (Q, k), -1 at the end of a row that came back short."""
+    @classmethod
+    def build(cls, embeddings: np.ndarray, graph: Graph) -> Self:
+        """Build a graph on vectors, float32 (N, d)."""
+
+    @classmethod
+    def load(cls, path: Path, embeddings: np.ndarray, graph: Graph) -> Self:
+        """Read a graph that `save` wrote, given the vectors and `graph` it was built on."""
+
+    def save(self, path: Path) -> None:
+        """Write the graph with its vectors to a file."""
+
+    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
+        """Ids of the neighbors found, int64 (Q, length), -1 at the end of a row that is short."""
+
+    def statistics(self) -> dict[str, Any]:
+        """What the library shows of its graph: ``index_bytes`` at least."""
 
 
 class FaissHnsw:
-    """FAISS's ``IndexHNSWFlat``.
+    """FAISS's ``IndexHNSWFlat``. Methods as in `HnswIndex`."""
 
-    Parameters
-    ----------
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors.
-    M, ef_construction : int
-        See `HnswRun`.
-    seed : int
-        0 inserts the rows in their order, any other number in a random order drawn with it.
-    build_threads : int
-        With more than one the graph depends on how the threads interleave.
-    """
+    def __init__(self, index: faiss.IndexHNSWFlat, row: np.ndarray | None):
+        self._index = index
+        self._row = row
 
-    def __init__(
-        self, embeddings: np.ndarray, M: int, ef_construction: int, seed: int, build_threads: int
-    ):
+    @staticmethod
+    def _rows(n: int, seed: int) -> np.ndarray | None:
+        """Where each row that the index knows stands in the embeddings; None for the same place."""
+        return None if seed == 0 else np.random.default_rng(seed).permutation(n)
+
+    @classmethod
+    def build(cls, embeddings: np.ndarray, graph: Graph) -> Self:
         n, d = embeddings.shape
-        self._index = faiss.IndexHNSWFlat(d, M)
-        self._index.hnsw.efConstruction = ef_construction
-        # Where each row that the index knows stands in the embeddings.
-        self._row = None if seed == 0 else np.random.default_rng(seed).permutation(n)
+        index = faiss.IndexHNSWFlat(d, graph.M)
+        index.hnsw.efConstruction = graph.ef_construction
+        row = cls._rows(n, graph.seed)
         search_threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(build_threads)
-        self._index.add(embeddings if self._row is None else embeddings[self._row])
+        faiss.omp_set_num_threads(graph.build_threads)
+        index.add(embeddings if row is None else embeddings[row])
         faiss.omp_set_num_threads(search_threads)
+        return cls(index, row)
 
-    def search(self, points: np.ndarray, k: int, ef_search: int) -> np.ndarray:
-        """See `HnswIndex.search`."""
-        _, ids = self._index.search(
-            points, k, params=faiss.SearchParametersHNSW(efSearch=ef_search)
-        )
+    @classmethod
+    def load(cls, path: Path, embeddings: np.ndarray, graph: Graph) -> Self:
+        return cls(faiss.read_index(str(path)), cls._rows(len(embeddings), graph.seed))
+
+    def save(self, path: Path) -> None:
+        faiss.write_index(self._index, str(path))
+
+    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
+        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+        _, ids = self._index.search(points, length, params=parameters)
         return ids if self._row is None else np.where(ids == MISSING, MISSING, self._row[ids])
+
+    def statistics(self) -> dict[str, Any]:
+        """Levels, links of a node on the lowest one, and how many rows no search can reach.
+
+        A row counts as out of reach when no path of links, on any level, leads to it from the entry
+        point of the graph.
+        """
+        hnsw = self._index.hnsw
+        n = self._index.ntotal
+        offsets = faiss.vector_to_array(hnsw.offsets).astype(np.int64)
+        links = faiss.vector_to_array(hnsw.neighbors)
+        first_of_level = faiss.vector_to_array(hnsw.cum_nneighbor_per_level)
+        linked = links >= 0
+        # The slots of a node stand in one piece, level 0 first; those that are free hold -1.
+        width = int(first_of_level[1])
+        lowest = linked[offsets[:-1, None] + np.arange(width)]
+        taken = np.concatenate([[0], linked.cumsum()])
+        adjacency = csr_array(
+            (np.ones(linked.sum(), np.int8), links[linked], taken[offsets]), (n, n)
+        )
+        reached = breadth_first_order(adjacency, hnsw.entry_point, return_predecessors=False)
+        degree = lowest.sum(axis=1)
+        levels = np.bincount(faiss.vector_to_array(hnsw.levels))
+        return {
+            "rows_by_highest_level": [int(count) for count in levels[1:]],
+            "mean_degree_level_0": float(degree.mean()),
+            "min_degree_level_0": int(degree.min()),
+            "unreachable_rows": int(n - len(reached)),
+            "index_bytes": int(n * (4 * self._index.d + 4) + links.nbytes + offsets.nbytes),
+        }
 
 
 class HnswlibHnsw:
-    """hnswlib's ``Index`` in Euclidean space. Parameters as in `FaissHnsw`, the seed its own."""
+    """hnswlib's ``Index`` in Euclidean space. Methods as in `HnswIndex`."""
 
-    def __init__(
-        self, embeddings: np.ndarray, M: int, ef_construction: int, seed: int, build_threads: int
-    ):
-        n, d = embeddings.shape
-        self._index = hnswlib.Index(space="l2", dim=d)
-        # 100 is the library's own default; its generator takes 0 and 1 for the same seed.
-        self._index.init_index(n, M, ef_construction, random_seed=100 + seed)
-        self._index.add_items(embeddings, num_threads=build_threads)
+    def __init__(self, index: hnswlib.Index):
+        self._index = index
         # FAISS's setting is what --threads sets, so both libraries search with as many.
         self._index.set_num_threads(faiss.omp_get_max_threads())
 
-    def search(self, points: np.ndarray, k: int, ef_search: int) -> np.ndarray:
-        """See `HnswIndex.search`."""
-        # The library does this by itself for k; here it also holds for the shorter lists of
-        # `_found`.
-        self._index.set_ef(max(ef_search, k))
-        try:
-            return self._index.knn_query(points, k)[0].astype(np.int64)
-        except RuntimeError:
-            # One row with fewer than k results makes the library refuse the whole batch.
-            return np.stack([self._found(point[None], k) for point in points])
+    @classmethod
+    def build(cls, embeddings: np.ndarray, graph: Graph) -> Self:
+        n, d = embeddings.shape
+        index = hnswlib.Index(space="l2", dim=d)
+        # 100 is the library's own default; its generator takes 0 and 1 for the same seed.
+        index.init_index(n, graph.M, graph.ef_construction, random_seed=100 + graph.seed)
+        index.add_items(embeddings, num_threads=graph.build_threads)
+        return cls(index)
 
-    def _found(self, point: np.ndarray, k: int) -> np.ndarray:
-        """The longest list that the library gives for one point, filled up to k."""
-        ids = np.full(k, MISSING, np.int64)
-        low, high = 0, k
+    @classmethod
+    def load(cls, path: Path, embeddings: np.ndarray, graph: Graph) -> Self:
+        index = hnswlib.Index(space="l2", dim=embeddings.shape[1])
+        index.load_index(str(path))
+        return cls(index)
+
+    def save(self, path: Path) -> None:
+        self._index.save_index(str(path))
+
+    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
+        # The library does this by itself for this length; here it also holds for the shorter lists
+        # of `_found`.
+        self._index.set_ef(max(ef_search, length))
+        try:
+            return self._index.knn_query(points, length)[0].astype(np.int64)
+        except RuntimeError:
+            # One row with too few results makes the library refuse the whole batch.
+            return np.stack([self._found(point[None], length) for point in points])
+
+    def statistics(self) -> dict[str, Any]:
+        return {"index_bytes": int(self._index.index_file_size())}
+
+    def _found(self, point: np.ndarray, length: int) -> np.ndarray:
+        """The longest list that the library gives for one point, filled up with -1."""
+        ids = np.full(length, MISSING, np.int64)
+        low, high = 0, length
         while low < high:
-            length = (low + high + 1) // 2
+            middle = (low + high + 1) // 2
             try:
-                found = self._index.knn_query(point, length)[0]
+                found = self._index.knn_query(point, middle)[0]
             except RuntimeError:
-                high = length - 1
+                high = middle - 1
             else:
-                ids[:length], low = found, length
+                ids[:middle], low = found, middle
         return ids
 
 
-BACKENDS: dict[str, Callable[[np.ndarray, int, int, int, int], HnswIndex]] = {
-    "faiss": FaissHnsw,
-    "hnswlib": HnswlibHnsw,
-}
+BACKENDS: dict[str, type[HnswIndex]] = {"faiss": FaissHnsw, "hnswlib": HnswlibHnsw}
 
 
-@dataclass(frozen=True)
-class HnswNeighbors:
-    """Approximate neighbor lists.
+def list_length(k: int, include_self: bool) -> int:
+    """How many neighbors to ask an index for: one more than k if the query will be dropped."""
+    return k if include_self else k + 1
+
+
+def searches(ks: Sequence[int], run: HnswRun, include_self: bool) -> list[tuple[int, ...]]:
+    """Group the ks whose lists one search gives.
+
+    While the list asked for is no longer than a fixed efSearch, both libraries go the same way
+    through the graph whatever k is, and return the k nearest of the same candidates: a shorter list
+    is the beginning of a longer one. Beyond, every k is searched for by itself.
+    """
+    if run.ef_search.endswith("k"):
+        return [(k,) for k in ks]
+    shared = tuple(k for k in ks if list_length(k, include_self) <= run.ef(k))
+    return ([shared] if shared else []) + [(k,) for k in ks if k not in shared]
+
+
+class NeighborLists(NamedTuple):
+    """Neighbor lists of one length.
 
     Attributes
     ----------
@@ -151,24 +282,21 @@ class HnswNeighbors:
         By ascending distance, then id; -1 for a neighbor that is missing, at the end of the row.
     distances : ndarray of float32, shape (Q, k)
         Euclidean, of those ids (see `neighbor_distances`); +inf where missing.
-    search_seconds : float
-        Time that the library's search took.
     """
 
     indices: np.ndarray
     distances: np.ndarray
-    search_seconds: float
 
 
 def hnsw_neighbors(
     index: HnswIndex,
     embeddings: np.ndarray,
     queries: np.ndarray,
-    k: int,
-    ef_search: int | str,
+    ks: Sequence[int],
+    ef_search: int,
     include_self: bool = False,
-) -> HnswNeighbors:
-    """Search k approximate neighbors of each query row.
+) -> tuple[dict[int, NeighborLists], float]:
+    """Approximate neighbors of query rows, by one search for the longest of the lists asked for.
 
     Without `include_self` the index is asked for one more, and the query itself is dropped from its
     list, or the last entry where the list lacks it.
@@ -181,30 +309,31 @@ def hnsw_neighbors(
         The vectors.
     queries : ndarray of int, shape (Q,)
         Rows to search for.
-    k : int
-        Neighbors for each.
-    ef_search : int or ``"k"``
-        Candidates kept; ``"k"`` for the length of the list that is asked for.
+    ks : sequence of int
+        Lengths of the lists; more than one only as `searches` groups them.
+    ef_search : int
+        Candidates kept.
     include_self : bool
         Whether a row may be its own neighbor.
 
     Returns
     -------
-    HnswNeighbors
+    lists : dict of int to NeighborLists
+        For each k its lists.
+    seconds : float
+        Time that the library's search took.
     """
-    asked = k if include_self else k + 1
-    ef = asked if ef_search == "k" else ef_search
-    indices = np.empty((len(queries), k), np.int32)
-    distances = np.empty((len(queries), k), np.float32)
-    seconds = 0.0
-    for start, stop in row_blocks(len(queries), bytes_per_row=embeddings.shape[1] * 4 + asked * 24):
-        rows = queries[start:stop]
-        points = np.ascontiguousarray(embeddings[rows])
-        begun = time.perf_counter()
-        ids = index.search(points, asked, ef)
-        seconds += time.perf_counter() - begun
-        lengths = neighbor_distances(embeddings, rows, ids)
+    points = np.ascontiguousarray(embeddings[queries])
+    begun = time.perf_counter()
+    longest = index.search(points, list_length(max(ks), include_self), ef_search)
+    seconds = time.perf_counter() - begun
+    longest_distances = neighbor_distances(embeddings, queries, longest)
+    lists = {}
+    for k in ks:
+        length = list_length(k, include_self)
+        ids, distances = longest[:, :length], longest_distances[:, :length]
         if not include_self:
-            ids, lengths = drop_self(ids, lengths, rows)
-        indices[start:stop], distances[start:stop] = by_distance(ids, lengths)
-    return HnswNeighbors(indices, distances, seconds)
+            ids, distances = drop_self(ids, distances, queries)
+        ids, distances = by_distance(ids, distances)
+        lists[k] = NeighborLists(ids.astype(np.int32), distances)
+    return lists, seconds

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
+from drift import InputError
 from drift.exact import ExactSearch, neighbor_distances
-from drift.hnsw import BACKENDS, FaissHnsw, HnswlibHnsw, HnswRun, hnsw_neighbors
+from drift.hnsw import (
+    BACKENDS,
+    Graph,
+    HnswRun,
+    hnsw_neighbors,
+    list_length,
+    searches,
+)
 from drift.metrics import found, neighborhood_overlap
 
 both_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -28,11 +36,18 @@ def two_islands(first, second):
 
 
 def build(backend, x, M=16, ef_construction=100, seed=0):
-    return BACKENDS[backend](x, M, ef_construction, seed, 1)
+    return BACKENDS[backend].build(x, Graph(backend, M, ef_construction, seed))
+
+
+def search(index, x, queries, k, ef_search, include_self=False):
+    """Lists of one length; `ef_search` a number, or "k" for as many as are asked for."""
+    ef = list_length(k, include_self) if ef_search == "k" else ef_search
+    lists, _ = hnsw_neighbors(index, x, queries, [k], ef, include_self)
+    return lists[k]
 
 
 def search_all(index, x, k, ef_search, include_self=False):
-    return hnsw_neighbors(index, x, np.arange(len(x)), k, ef_search, include_self)
+    return search(index, x, np.arange(len(x)), k, ef_search, include_self)
 
 
 def assert_well_formed(x, queries, lists, k):
@@ -50,10 +65,10 @@ def assert_well_formed(x, queries, lists, k):
 
 
 def test_names_of_runs():
-    assert HnswRun("faiss", 32, 200, 50, 0).name == "faiss_M32_efc200_ef50"
-    assert HnswRun("faiss", 32, 200, "k", 0).name == "faiss_M32_efc200_efk"
-    assert HnswRun("hnswlib", 16, 100, 50, 0).name == "hnswlib_M16_efc100_ef50"
-    assert HnswRun("hnswlib", 32, 200, "k", 7).name == "hnswlib_M32_efc200_efk_seed7"
+    assert HnswRun(Graph("faiss", 32, 200, 0), "50").name == "faiss_M32_efc200_ef50"
+    assert HnswRun(Graph("faiss", 32, 200, 0), "k").name == "faiss_M32_efc200_efk"
+    assert HnswRun(Graph("hnswlib", 16, 100, 0), "50").name == "hnswlib_M16_efc100_ef50"
+    assert HnswRun(Graph("hnswlib", 32, 200, 7), "k").name == "hnswlib_M32_efc200_efk_seed7"
 
 
 @both_backends
@@ -140,7 +155,7 @@ def test_short_rows_of_hnswlib():
     assert short.any() and not short.all()
 
     # Rows that the library serves are what it gives when they are searched without the others.
-    alone = hnsw_neighbors(index, x, np.flatnonzero(~short), k, 10)
+    alone = search(index, x, np.flatnonzero(~short), k, 10)
     assert (found(alone.indices) == 1).all()
     np.testing.assert_array_equal(lists.indices[~short], alone.indices)
     np.testing.assert_array_equal(lists.distances[~short], alone.distances)
@@ -206,7 +221,7 @@ def test_distances_are_those_of_the_ids_bit_for_bit(backend):
 def test_query_is_not_its_own_neighbor(backend):
     x = clustered(1000)
     queries = np.array([1, 2, 500, 999])
-    lists = hnsw_neighbors(build(backend, x, 4, 20), x, queries, 20, 10)
+    lists = search(build(backend, x, 4, 20), x, queries, 20, 10)
     assert_well_formed(x, queries, lists, 20)
     assert not (lists.indices == queries[:, None]).any()
 
@@ -242,21 +257,100 @@ def test_searching_does_not_change_the_index(backend):
 def test_stop_rule_of_faiss_costs_overlap_beyond_ef_search():
     x, queries, k = clustered(3000), np.arange(0, 3000, 3), 200
     exact = ExactSearch(x).neighbors(queries, k).indices
-    index = FaissHnsw(x, 16, 100, 0, 1)
+    index = build("faiss", x)
     fixed, following = (
-        neighborhood_overlap(exact, hnsw_neighbors(index, x, queries, k, ef).indices).mean()
+        neighborhood_overlap(exact, search(index, x, queries, k, ef).indices).mean()
         for ef in (50, "k")
     )
     assert following > 0.99
     assert fixed < following - 0.02
 
     # hnswlib raises efSearch to k by itself.
-    lists = hnsw_neighbors(HnswlibHnsw(x, 16, 100, 0, 1), x, queries, k, 50)
+    lists = search(build("hnswlib", x), x, queries, k, 50)
     assert neighborhood_overlap(exact, lists.indices).mean() > 0.99
 
 
 def test_stop_rule_of_faiss_is_no_matter_below_ef_search():
     x, queries = clustered(3000), np.arange(0, 3000, 10)
     exact = ExactSearch(x).neighbors(queries, 20).indices
-    lists = hnsw_neighbors(FaissHnsw(x, 16, 100, 0, 1), x, queries, 20, 50)
+    lists = search(build("faiss", x), x, queries, 20, 50)
     assert neighborhood_overlap(exact, lists.indices).mean() > 0.98
+
+
+def test_policies_of_ef_search():
+    graph = Graph("faiss", 32, 200)
+    assert [HnswRun(graph, ef).ef(11) for ef in ("50", "k", "2k", "10k")] == [50, 11, 22, 110]
+    assert HnswRun(graph, "2k").name == "faiss_M32_efc200_ef2k"
+    assert HnswRun(graph, "50").effective_ef(101) == {
+        "list_length": 101,
+        "ef_search": 50,
+        "candidates": 101,
+        "stops_after": 50,
+    }
+    assert HnswRun(Graph("hnswlib", 32, 200), "50").effective_ef(101)["stops_after"] == 101
+
+
+@pytest.mark.parametrize(
+    ("backend", "ef"),
+    [("annoy", "50"), ("faiss", ""), ("faiss", "0"), ("faiss", "0k"), ("hnswlib", "k2")],
+)
+def test_what_is_no_run(backend, ef):
+    with pytest.raises(InputError, match="is no run"):
+        HnswRun(Graph(backend, 32, 200), ef)
+
+
+def test_searches_share_what_one_list_answers():
+    ks = [10, 20, 49, 50, 60]
+    fixed, policy = HnswRun(Graph("faiss", 32, 200), "50"), HnswRun(Graph("faiss", 32, 200), "k")
+    assert searches(ks, fixed, False) == [(10, 20, 49), (50,), (60,)]
+    assert searches(ks, fixed, True) == [(10, 20, 49, 50), (60,)]
+    assert searches([60, 70], fixed, True) == [(60,), (70,)]
+    assert searches(ks, policy, False) == [(k,) for k in ks]
+
+
+@both_backends
+@pytest.mark.parametrize("include_self", [False, True])
+def test_lists_cut_from_a_longer_one_are_those_of_their_own_search(backend, include_self):
+    x, queries = clustered(2000), np.arange(0, 2000, 3)
+    index = build(backend, x, M=8, ef_construction=40)
+    run = HnswRun(Graph(backend, 8, 40), "50")
+    ks, *_ = searches(range(1, 80), run, include_self)
+    assert max(ks) == (50 if include_self else 49)
+    together, _ = hnsw_neighbors(index, x, queries, ks, 50, include_self)
+    for k in ks:
+        alone = search(index, x, queries, k, 50, include_self)
+        np.testing.assert_array_equal(together[k].indices, alone.indices)
+        np.testing.assert_array_equal(together[k].distances, alone.distances)
+
+
+@both_backends
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_saved_graph_is_the_same_graph(backend, seed, tmp_path):
+    x = clustered(1000)
+    graph = Graph(backend, 4, 10, seed)
+    built = BACKENDS[backend].build(x, graph)
+    built.save(tmp_path / "index")
+    loaded = BACKENDS[backend].load(tmp_path / "index", x, graph)
+    first, second = (search_all(index, x, 20, 5) for index in (built, loaded))
+    np.testing.assert_array_equal(first.indices, second.indices)
+    assert built.statistics() == loaded.statistics()
+
+
+def test_statistics_of_a_graph_of_faiss():
+    x = clustered(1000)
+    said = build("faiss", x, M=8).statistics()
+    assert sum(said["rows_by_highest_level"]) == 1000
+    assert len(said["rows_by_highest_level"]) > 1
+    assert 0 < said["min_degree_level_0"] <= said["mean_degree_level_0"] <= 16
+    assert said["index_bytes"] > x.nbytes
+
+
+def test_rows_out_of_reach_are_counted():
+    # Islands of 40 and 20 rows with at most 2 * 2 links each: none leads over, and the entry point
+    # is on one of them.
+    x = two_islands(40, 20)
+    index = build("faiss", x, M=2, ef_construction=10)
+    out_of_reach = index.statistics()["unreachable_rows"]
+    found_from_far = search_all(index, x, 59, 60).indices
+    seen = np.unique(found_from_far[found_from_far >= 0])
+    assert out_of_reach == 60 - len(seen)

@@ -148,6 +148,9 @@ def test_manifests_name_what_went_in_and_came_out(finished):
         == set(manifest["queries_per_second"])
         == set(map(str, GRID))
     )
+    assert manifest["effective_ef"]["40"]["stops_after"] == 41
+    assert manifest["graph"]["unreachable_rows"] >= 0
+    assert manifest["graph"]["index_bytes"] > N * 1280 * 4
     assert manifest["build_seconds"] > 0
     assert manifest["peak_memory_bytes"] > 1e6
 
@@ -160,8 +163,21 @@ def test_exact_lists_are_those_of_brute_force_in_double_precision(finished):
     order = np.argsort(distances, axis=1, kind="stable")[:, :K]
     stored = np.load(finished / "03_exact_distances.npy")
     np.testing.assert_allclose(stored, np.take_along_axis(distances, order, axis=1), rtol=1e-6)
-    assert (np.load(finished / "03_exact_indices.npy") == order).mean() > 0.999  # but for near ties
+    np.testing.assert_array_equal(np.load(finished / "03_exact_indices.npy"), order)
     assert (np.diff(stored, axis=1) >= 0).all()
+
+
+def test_ann_distances_are_the_exact_ones_of_the_same_pairs(finished):
+    exact = np.full((N, N), np.nan, np.float32)
+    indices = np.load(finished / "03_exact_indices.npy")
+    np.put_along_axis(exact, indices, np.load(finished / "03_exact_distances.npy"), axis=1)
+    for name in RUNS:
+        ids = np.load(finished / f"04_hnsw/{name}/k0040_indices.npy")
+        distances = np.load(finished / f"04_hnsw/{name}/k0040_distances.npy")
+        same_pair = np.take_along_axis(exact, ids, axis=1)
+        known = ~np.isnan(same_pair)
+        assert known.mean() > 0.9
+        np.testing.assert_allclose(distances[known], same_pair[known], rtol=1e-6)
 
 
 def test_curves_are_the_means_of_the_single_queries(finished):
@@ -278,6 +294,32 @@ def test_a_shorter_grid_leaves_no_lists_of_the_former_one(results, drive):
     assert len(list((results / "04_hnsw" / RUNS[0]).glob("*.npy"))) == 4
     assert drive("05_metrics.py", results=results)[0] == 0
     assert drive("06_plots.py", results=results)[0] == 0
+
+
+def test_a_kept_graph_is_loaded_by_later_runs(results, drive):
+    search = "04_hnsw_search.py"
+    before = contents(results / "04_hnsw", ".npy")
+    status, out, _ = drive(search, "--runs", "faiss:50", "--save-index", results=results)
+    assert status == 0
+    assert "graph loaded" not in out
+    kept = results / "04_hnsw" / RUNS[0] / "index.faiss"
+    assert kept.exists()
+    for again in (("--save-index",), ()):
+        status, out, _ = drive(search, "--runs", "faiss:50", *again, results=results)
+        assert "up to date" in out
+    status, out, _ = drive(search, "--runs", "faiss:k", "hnswlib:k", "--force", results=results)
+    assert status == 0
+    assert out.count("graph loaded") == 1
+    after = contents(results / "04_hnsw", ".npy")
+    assert all(after[name] == content for name, content in before.items())
+
+    # A graph of other embeddings is not taken, nor a damaged one.
+    status, _, _ = drive(search, "--runs", "faiss:2k", "--seed", "1", results=results)
+    assert status == 0
+    kept.write_bytes(kept.read_bytes()[:-1])
+    status, _, err = drive(search, "--runs", "faiss:9", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "index.faiss is damaged" in err
 
 
 def test_the_notebooks_protocol_adds_its_own_quantities(results, drive):

@@ -1,0 +1,16 @@
+"""Vectors to measure with."""
+
+import numpy as np
+
+
+def clustered(n: int, d: int, n_clusters: int = 100, spread: float = 0.5) -> np.ndarray:
+    """Gaussian clusters with a decaying spectrum, all positive as pooled features are; float32."""
+    rng = np.random.default_rng(0)
+    scale = (1 + np.arange(d)) ** -0.5
+    centers = rng.normal(size=(n_clusters, d)) * scale
+    x = np.empty((n, d), np.float32)
+    for start in range(0, n, 1000):
+        stop = min(start + 1000, n)
+        of = rng.integers(n_clusters, size=stop - start)
+        x[start:stop] = centers[of] + spread * scale * rng.normal(size=(stop - start, d))
+    return np.maximum(x + 0.1, 0, out=x)
