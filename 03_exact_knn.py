@@ -19,7 +19,8 @@ import pandas as pd
 
 from drift import InputError, blocks, stage
 from drift.artifacts import Results
-from drift.exact import ExactSearch, check_finite, check_k, expanded_neighbors
+from drift.exact import FAISS_BLOCK, ExactSearch, check_k, expanded_neighbors
+from drift.vectors import check_embeddings
 
 STAGE = "03_exact"
 
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     }
     embeddings = results.load("02_embeddings.npy")
     n, d = embeddings.shape
-    check_finite(embeddings)
+    check_embeddings(embeddings)
     check_k(args.k_max, n, args.include_self)
     queries = np.arange(n, dtype=np.int32)
     if args.queries != "all":
@@ -94,8 +95,10 @@ def main(args: argparse.Namespace) -> None:
         distances.flush()
         return {"recomputed": recomputed}
 
-    # A query's vector, and its candidates with their distances in the making.
-    query_blocks = blocks.row_blocks(len(queries), bytes_per_row=d * 4 + args.k_max * 64)
+    # A query's vector, and its candidates with their distances in the making. Blocks are whole
+    # numbers of FAISS's own, so that cutting the queries changes no rounding.
+    bytes_per_row = d * 4 + args.k_max * 64
+    query_blocks = blocks.row_blocks(len(queries), bytes_per_row, 256 << 20, FAISS_BLOCK)
     blocks.run(query_blocks, search, store, draft, "exact neighbors")
     recomputed = sum(facts["recomputed"] for facts in draft.done.values())
     manifest = draft.publish(certified_at_once=len(queries) - recomputed, recomputed=recomputed)

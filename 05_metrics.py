@@ -8,112 +8,184 @@ writes  results/05_per_query.parquet  a row for each run, k and query, a column 
 
 examples
   python 05_metrics.py
-  python 05_metrics.py --seed 1           other bootstrap resamples
-  python 05_metrics.py --results results-notebook
+  python 05_metrics.py --seed 1    other bootstrap resamples
+  python 05_metrics.py --results results-pgvector --embeddings x.npy \\
+      --exact-lists ids.npy distances.npy --ann-lists their_ids.npy their_distances.npy
 """
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drift import blocks, metrics, stage, statistics
-from drift.artifacts import ArtifactError, Draft, Results
+from drift import InputError, blocks, metrics, report, stage, statistics
+from drift.artifacts import ArtifactError, Draft, Results, describe, load_array
+from drift.vectors import check_embeddings
 
 STAGE = "05_metrics"
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Exact lists, and a run's lists for each k of a grid."""
+
+    run: str
+    parameters: dict[str, Any]
+    grid: list[int]
+    embeddings: np.ndarray
+    queries: np.ndarray
+    exact: tuple[np.ndarray, np.ndarray]
+    ann: Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+    def lists(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Exact ids and distances, and the run's, of length k."""
+        return *(part[:, :k] for part in self.exact), *self.ann(k)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = stage.parser(__doc__)
+    pair = {"nargs": 2, "type": Path, "metavar": ("IDS", "DISTANCES")}
+    parser.add_argument("--exact-lists", **pair, help="measure lists of another system: exact ones")
+    parser.add_argument("--ann-lists", **pair, help="and what that system returned")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="and the vectors")
+    return parser
+
+
 def main(args: argparse.Namespace) -> None:
     results = Results(args.results)
-    inputs = results.require("02_embeddings.npy", *EXACT)
-    runs, left_out = results.runs()
+    elsewhere = (args.exact_lists, args.ann_lists, args.embeddings)
+    if any(elsewhere) and not all(elsewhere):
+        raise InputError("--exact-lists, --ann-lists and --embeddings go together")
+    inputs, comparisons, left_out = (
+        lists_of_files(args) if any(elsewhere) else lists_of_runs(results)
+    )
+    parameters = {
+        "runs": {comparison.run: comparison.parameters for comparison in comparisons},
+        "n_resamples": statistics.N_RESAMPLES,
+        "seed": args.seed,
+    }
     for name, reason in left_out.items():
         print(f"left out: {name} ({reason})")
+    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
+        return
+
+    notebook = all(comparison.parameters.get("include_self") for comparison in comparisons)
+    names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * notebook]
+    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
+    curves, safe_k = [], []
+    with pq.ParquetWriter(draft.path("05_per_query.parquet"), per_query_schema(names)) as per_query:
+        for comparison in comparisons:
+            values = measure(comparison, draft, names)
+            write_per_query(per_query, comparison, values)
+            by_name = dict(zip(names, values, strict=True))
+            of_run, safe = statistics.summarize_run(comparison.grid, by_name, args.seed)
+            curves += [of_run.assign(run=comparison.run), graph_curves(comparison)]
+            safe_k.append(safe.assign(run=comparison.run))
+    curves = pd.concat(curves).sort_values(["run", "k"], kind="stable")
+    curves = curves[["run", "k", "metric", *statistics.SUMMARY]].astype(
+        {"k": "int32", "n": "int32"}
+    )
+    curves.to_parquet(draft.path("05_curves.parquet"), index=False)
+    safe_k = pd.concat(safe_k).astype({"safe_k": "int32"})
+    safe_k.insert(0, "run", safe_k.pop("run"))
+    safe_k.to_parquet(draft.path("05_safe_k.parquet"), index=False)
+    draft.publish(left_out=left_out)
+
+    runs = {comparison.run: comparison.run for comparison in comparisons}
+    print("\n" + "\n".join(report.findings(curves, safe_k, runs)))
+    title = f"curves in {results.path('05_curves.parquet')}"
+    stage.report(title, report.overview(curves, safe_k))
+
+
+def lists_of_runs(results: Results) -> tuple[dict[str, Any], list[Comparison], dict[str, str]]:
+    """The runs of stage 04 that belong to stage 03's lists, and why others are left out."""
+    inputs = results.require("02_embeddings.npy", *EXACT)
+    runs, left_out = results.runs()
     if not runs:
         raise ArtifactError(
             f"{results.path('04_hnsw')} holds no run made from the present exact lists: "
             "run 04_hnsw_search.py first"
         )
-    for manifest in runs.values():
-        inputs |= results.require(*manifest["outputs"])
-    parameters = {"runs": list(runs), "n_resamples": statistics.N_RESAMPLES, "seed": args.seed}
-    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
-        return
-
-    include_self = results.manifest("03_exact")["parameters"]["include_self"]
-    names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * include_self]
-    curves, safe_ks = [], []
-    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
-    with pq.ParquetWriter(draft.path("05_per_query.parquet"), per_query_schema(names)) as per_query:
-        for run, manifest in runs.items():
-            grid = manifest["parameters"]["k_grid"]
-            values = measure_run(results, draft, run, grid, names)
-            write_per_query(per_query, run, grid, results.load("03_queries.npy"), values)
-            curve, safe_k = statistics.summarize_run(
-                grid, dict(zip(names, values, strict=True)), args.seed
-            )
-            curve = pd.concat([curve, graph_curve(results, run, grid)]).sort_values(
-                "k", kind="stable"
-            )
-            curves.append(curve.assign(run=run))
-            safe_ks.append(safe_k.assign(run=run))
-    curves = pd.concat(curves)[["run", "k", "metric", *statistics.SUMMARY]].astype({"k": "int32"})
-    curves.to_parquet(draft.path("05_curves.parquet"), index=False)
-    safe_k = pd.concat(safe_ks)
-    safe_k.insert(0, "run", safe_k.pop("run"))
-    safe_k.astype({"safe_k": "int32"}).to_parquet(draft.path("05_safe_k.parquet"), index=False)
-    draft.publish(left_out=left_out)
-    stage.report(f"curves in {results.path('05_curves.parquet')}", overview(curves, safe_k))
-
-
-def measure_run(
-    results: Results, draft: Draft, run: str, grid: list[int], names: list[str]
-) -> np.ndarray:
-    """Every per-query metric of a run: float64 (metrics, grid, queries)."""
     embeddings = results.load("02_embeddings.npy")
-    exact_indices, exact_distances = (
-        results.load("03_exact_indices.npy"),
-        results.load("03_exact_distances.npy"),
+    queries, *exact = (results.load(name) for name in EXACT)
+    comparisons = []
+    for run, manifest in runs.items():
+        inputs |= results.require(*(name for name in manifest["outputs"] if name.endswith(".npy")))
+
+        def ann(k: int, run: str = run) -> tuple[np.ndarray, np.ndarray]:
+            stem = f"04_hnsw/{run}/k{k:04d}"
+            return results.load(f"{stem}_indices.npy"), results.load(f"{stem}_distances.npy")
+
+        parameters = manifest["parameters"]
+        grid = parameters["k_grid"]
+        comparisons.append(
+            Comparison(run, parameters, grid, embeddings, queries, tuple(exact), ann)
+        )
+    return inputs, comparisons, left_out
+
+
+def lists_of_files(
+    args: argparse.Namespace,
+) -> tuple[dict[str, Any], list[Comparison], dict[str, str]]:
+    """Lists of another system: one pair of files, cut for each k."""
+    paths = [path.resolve() for path in (*args.exact_lists, *args.ann_lists, args.embeddings)]
+    exact_ids, exact_distances, ann_ids, ann_distances, embeddings = map(load_array, paths)
+    check_embeddings(embeddings)
+    metrics.check_lists(exact_ids, exact_distances, len(embeddings), "--exact-lists", missing=False)
+    metrics.check_lists(ann_ids, ann_distances, len(embeddings), "--ann-lists", missing=True)
+    if len(exact_ids) != len(ann_ids):
+        raise InputError(
+            f"--exact-lists are of {len(exact_ids)} queries, --ann-lists of {len(ann_ids)}"
+        )
+    k_max = min(exact_ids.shape[1], ann_ids.shape[1])
+    lists = Comparison(
+        run="lists",
+        parameters={"backend": args.ann_lists[0].stem, "ef_search": None},
+        grid=list(range(10, k_max + 1, 10)) or [k_max],
+        embeddings=np.ascontiguousarray(embeddings, np.float32),
+        queries=np.arange(len(exact_ids), dtype=np.int32),
+        exact=(exact_ids, exact_distances),
+        ann=lambda k: (ann_ids[:, :k], ann_distances[:, :k]),
     )
-    values = draft.scratch(f"{run}.npy", (len(names), len(grid), len(exact_indices)), np.float64)
-    notebook = "lid_notebook_exact" in names
+    return {str(path): describe(path) for path in paths}, [lists], {}
+
+
+def measure(comparison: Comparison, draft: Draft, names: list[str]) -> np.ndarray:
+    """Every per-query metric of a run: float64 (metrics, grid, queries)."""
+    shape = (len(names), len(comparison.grid), len(comparison.queries))
+    values = draft.scratch(f"{comparison.run}.npy", shape, np.float64)
 
     def compute(unit: tuple[str, int]) -> dict[str, np.ndarray]:
-        _, k = unit
-        exact = exact_indices[:, :k], exact_distances[:, :k]
-        ann = tuple(
-            results.load(f"04_hnsw/{run}/k{k:04d}_{part}.npy") for part in ("indices", "distances")
-        )
-        measured = metrics.measure(*exact, *ann, embeddings)
-        return measured | metrics.measure_notebook(exact[1], ann[1]) if notebook else measured
+        lists = comparison.lists(unit[1])
+        measured = metrics.measure(*lists, comparison.embeddings)
+        return measured | metrics.measure_notebook(lists[1], lists[3])
 
     def store(unit: tuple[str, int], measured: dict[str, np.ndarray]) -> None:
-        _, k = unit
-        values[:, grid.index(k)] = [measured[name] for name in names]
+        values[:, comparison.grid.index(unit[1])] = [measured[name] for name in names]
         values.flush()
 
-    blocks.run([(run, k) for k in grid], compute, store, draft, run)
+    units = [(comparison.run, k) for k in comparison.grid]
+    blocks.run(units, compute, store, draft, comparison.run)
     return values
 
 
-def graph_curve(results: Results, run: str, grid: list[int]) -> pd.DataFrame:
+def graph_curves(comparison: Comparison) -> pd.DataFrame:
     """Hubness and orphans over k, where every row was searched for: they describe whole graphs."""
-    exact = results.load("03_exact_indices.npy")
-    n = results.manifest("02_embeddings")["outputs"]["02_embeddings.npy"]["shape"][0]
+    n = len(comparison.embeddings)
     rows = []
-    for k in grid if len(exact) == n else []:
-        ann = results.load(f"04_hnsw/{run}/k{k:04d}_indices.npy")
-        for side, lists in (("exact", exact[:, :k]), ("ann", ann)):
-            rows.append(
-                {"k": k, "metric": f"hubness_{side}", "mean": metrics.hubness(lists, n), "n": n}
-            )
-            rows.append(
-                {"k": k, "metric": f"orphans_{side}", "mean": metrics.orphans(lists, n), "n": n}
-            )
-    return pd.DataFrame(rows)
+    for k in comparison.grid if len(comparison.queries) == n else []:
+        exact, _, ann, _ = comparison.lists(k)
+        for side, ids in (("exact", exact), ("ann", ann)):
+            for name, measured in (("hubness", metrics.hubness), ("orphans", metrics.orphans)):
+                rows.append((comparison.run, k, f"{name}_{side}", measured(ids, n), n))
+    return pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])
 
 
 def per_query_schema(names: list[str]) -> pa.Schema:
@@ -121,31 +193,14 @@ def per_query_schema(names: list[str]) -> pa.Schema:
     return pa.schema(keys + [(name, pa.float64()) for name in names])
 
 
-def write_per_query(
-    writer: pq.ParquetWriter, run: str, grid: list[int], queries: np.ndarray, values: np.ndarray
-) -> None:
+def write_per_query(writer: pq.ParquetWriter, comparison: Comparison, values: np.ndarray) -> None:
     """Append a run to the table of single queries, one row group for each k."""
-    for at, k in enumerate(grid):
-        columns = [
-            np.full(len(queries), run),
-            np.full(len(queries), k, np.int32),
-            queries,
-            *values[:, at],
-        ]
-        writer.write_table(pa.table([pa.array(column) for column in columns], schema=writer.schema))
-
-
-def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
-    """For each run the overlap at a few k, the share found at the last, safe k and onset."""
-    wide = curves.pivot(index="run", columns=["metric", "k"], values="mean")
-    ks = sorted(curves["k"].unique())
-    shown = [k for k in ks if k in (10, 50, 100, 250)] or ks[:1]
-    table = pd.DataFrame({f"overlap@{k}": wide["overlap", k] for k in shown})
-    table[f"found@{ks[-1]}"] = wide["found", ks[-1]]
-    strictest = safe_k[safe_k["criterion"] == "overlap"].set_index("run").groupby(level=0).first()
-    table["safe k (0.99)"], table["onset"] = strictest["safe_k"], strictest["onset"]
-    return table.reset_index()
+    n = len(comparison.queries)
+    for at, k in enumerate(comparison.grid):
+        keys = [np.full(n, comparison.run), np.full(n, k, np.int32), comparison.queries]
+        columns = [pa.array(column) for column in (*keys, *values[:, at])]
+        writer.write_table(pa.table(columns, schema=writer.schema))
 
 
 if __name__ == "__main__":
-    stage.run(main, stage.parser(__doc__))
+    stage.run(main, arguments())

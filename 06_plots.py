@@ -12,6 +12,7 @@ examples
 """
 
 import argparse
+from pathlib import Path
 
 import pandas as pd
 
@@ -42,9 +43,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     results = Results(args.results)
     inputs = results.require("05_curves.parquet", "05_safe_k.parquet")
-    current, _ = results.runs()
     measured = results.manifest("05_metrics")["parameters"]["runs"]
-    if set(measured) != set(current):
+    of_files = any(Path(name).is_absolute() for name in results.manifest("05_metrics")["inputs"])
+    if not of_files and set(measured) != set(results.runs()[0]):
         raise ArtifactError(
             f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
             "run 05_metrics.py again"
@@ -55,12 +56,13 @@ def main(args: argparse.Namespace) -> None:
 
     curves = pd.read_parquet(results.path("05_curves.parquet"))
     safe_k = pd.read_parquet(results.path("05_safe_k.parquet"))
-    styles = figures.run_styles({run: current[run]["parameters"] for run in measured})
+    styles = figures.run_styles(measured)
     labels = {run: style.label for run, style in styles.items()}
 
     draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
     pictures = []
-    for drawing in figures.DRAWINGS:
+    notebook = "lid_notebook_exact" in set(curves["metric"])
+    for drawing in figures.DRAWINGS + (figures.PUBLISHED,) * notebook:
         path = draft.path(f"06_{drawing.name}.png")
         drawing.draw(curves, styles).savefig(path, dpi=args.dpi)
         pictures.append(report.Picture(drawing.title, drawing.reading, path.read_bytes()))
@@ -69,12 +71,17 @@ def main(args: argparse.Namespace) -> None:
         ("Curves", curve_table(curves, labels)),
         ("Safe k and onset", safe_k.assign(run=safe_k["run"].map(labels))),
     ]
+    if notebook:
+        beside = report.beside_published(curves, figures.published_curve(), labels)
+        tables.insert(0, ("Beside the published curve", beside))
     title = "What the index does to the neighborhoods"
     page = report.page(title, facts(results), sentences, tables, pictures)
     draft.path("06_report.html").write_text(page, encoding="utf-8")
     manifest = draft.publish()
 
     print("\n" + "\n".join(sentences))
+    if notebook:
+        stage.report("ours beside the published curve", beside)
     names = pd.DataFrame({"file": [str(results.path(name)) for name in manifest["outputs"]]})
     stage.report("figures and page", names)
 

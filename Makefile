@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help demo study test lint clean
+.PHONY: help demo study notebook test lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -25,6 +25,14 @@ measure:
 	$(BIN)/python 04_hnsw_search.py --results $(RESULTS)
 	$(BIN)/python 05_metrics.py --results $(RESULTS)
 	$(BIN)/python 06_plots.py --results $(RESULTS)
+
+notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, beside its published curve
+	mkdir -p results-notebook
+	cp $(RESULTS)/02_embeddings.* results-notebook/
+	$(BIN)/python 03_exact_knn.py --results results-notebook --include-self --no-refine
+	$(BIN)/python 04_hnsw_search.py --results results-notebook --runs faiss:50
+	$(BIN)/python 05_metrics.py --results results-notebook
+	$(BIN)/python 06_plots.py --results results-notebook
 
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest

@@ -52,7 +52,12 @@ class ArtifactError(InputError):
 
 
 def owner(name: str) -> str:
-    """Stage that writes an artifact: ``03_exact``, or ``04_hnsw/RUN`` for a run's files."""
+    """Stage that writes an artifact: ``03_exact``, or ``04_hnsw/RUN`` for a run's files.
+
+    A file that no stage wrote, recorded by its absolute path, is its own owner.
+    """
+    if Path(name).is_absolute():
+        return name
     if name.startswith("04_hnsw/"):
         return "/".join(name.split("/")[:2])
     return next(stage for stage in SCRIPTS if stage[:3] == name[:3])
@@ -94,6 +99,20 @@ def describe(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "sha256": content_hash(path),
     }
+
+
+def load_array(path: Path) -> np.ndarray:
+    """An array from a ``.npy`` file of the user's, memory-mapped.
+
+    Raises
+    ------
+    InputError
+        When the file is no such array.
+    """
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is no array that numpy.save wrote ({error})") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

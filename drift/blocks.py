@@ -18,7 +18,9 @@ class Journal(Protocol):
         """Note that a unit is done and stored."""
 
 
-def row_blocks(n_rows: int, bytes_per_row: int, budget: int = 64 << 20) -> list[tuple[int, int]]:
+def row_blocks(
+    n_rows: int, bytes_per_row: int, budget: int = 64 << 20, multiple: int = 1
+) -> list[tuple[int, int]]:
     """Cut rows into blocks that each fit a buffer.
 
     Parameters
@@ -29,6 +31,8 @@ def row_blocks(n_rows: int, bytes_per_row: int, budget: int = 64 << 20) -> list[
         Memory that the work on one row needs.
     budget : int
         Bytes that one block may need. A block holds one row at the least.
+    multiple : int
+        Rows that a block holds a whole number of times, where so many fit the budget.
 
     Returns
     -------
@@ -36,6 +40,7 @@ def row_blocks(n_rows: int, bytes_per_row: int, budget: int = 64 << 20) -> list[
         First row of each block, and the row after its last.
     """
     size = max(1, budget // max(1, bytes_per_row))
+    size -= size % multiple if size > multiple else 0
     return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 

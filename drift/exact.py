@@ -13,12 +13,15 @@ import numpy as np
 
 from drift import InputError
 from drift.blocks import row_blocks
+from drift.vectors import check_embeddings
 
 # Rounding to float32 changes a number by at most this share of it.
 UNIT_ROUNDOFF = 2.0**-24
 # Candidates proposed beyond those asked for. They cost next to nothing, and the farther the last of
 # them is, the more rounding the certificate of `ExactSearch.neighbors` can stand.
 SLACK = 64
+# Queries that FAISS multiplies at a time. The rounding of a row depends on the product's shape.
+FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class ExactSearch:
     """
 
     def __init__(self, embeddings: np.ndarray):
-        check_finite(embeddings)
+        check_embeddings(embeddings)
         self._embeddings = embeddings
         # Distances do not depend on the origin, but the rounding error of the expanded form does:
         # it grows with the norms. The mean is the origin that makes them small.
@@ -270,13 +273,3 @@ def check_k(k: int, n: int, include_self: bool) -> None:
             f"{n} rows give a query at most {available} neighbors, fewer than k = {k}: "
             f"take --k-max {available} at most"
         )
-
-
-def check_finite(embeddings: np.ndarray) -> None:
-    """Raise InputError, with the first row it holds for, when a value is not finite."""
-    n, d = embeddings.shape
-    for start, stop in row_blocks(n, bytes_per_row=d * 4):
-        whole = np.isfinite(embeddings[start:stop]).all(axis=1)
-        if not whole.all():
-            row = start + int(np.argmin(whole))
-            raise InputError(f"row {row} of the embeddings holds values that are not finite")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,18 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
 
     The label says the backend and efSearch, and beside them only what differs between the runs.
     """
-    parameters = pd.DataFrame.from_dict(runs, orient="index")
     differing = [
         (key, word)
         for key, word in (("M", "M"), ("ef_construction", "efConstruction"), ("seed", "seed"))
-        if parameters[key].nunique() > 1
+        if len({of_run.get(key) for of_run in runs.values()}) > 1
     ]
     styles = {}
     for at, (run, of_run) in enumerate(runs.items()):
         ef = of_run["ef_search"]
-        words = [of_run["backend"], f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}"]
+        words = [of_run["backend"]]
+        words += [f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}"] * (
+            ef is not None
+        )
         words += [f"{word} {of_run[key]}" for key, word in differing]
         styles[run] = Style(
             label=", ".join(words),
@@ -135,6 +138,41 @@ def lid(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
     return figure
 
 
+def published(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+    """The notebook's quantities, beside the curves that were published of it."""
+    figure, panels = _panels(2, curves, "The notebook's curves, published and ours", columns=2)
+    theirs = published_curve()
+    of_ours = {
+        "overlap": "neighborhood overlap",
+        "kth_squared_distance": "k-th squared distance",
+        "lid_notebook": "LID, the notebook's way",
+        "barycenter_shift": "barycenter shift",
+    }
+    for axes, (name, label) in zip(panels, of_ours.items(), strict=True):
+        two_sided = f"{name}_ann" in theirs
+        if two_sided:
+            exact = _series(curves, next(iter(styles)), f"{name}_exact")["mean"]
+            axes.plot(theirs["k"], theirs[f"{name}_exact"], "k:", label="published, exact")
+            axes.plot(exact.index, exact, color="0.5", linestyle=":", label="ours, exact")
+            name = f"{name}_ann"
+        finite = theirs[np.isfinite(theirs[name])]
+        axes.plot(finite["k"], finite[name], color=EXACT_COLOR, label="published")
+        for run, style in styles.items():
+            series = _series(curves, run, name)["mean"]
+            _line(axes, series.index, series, style)
+        axes.set_ylabel(label)
+        axes.legend(fontsize=LABEL_POINTS - 2, frameon=False)
+    return figure
+
+
+def published_curve() -> pd.DataFrame:
+    """The published curve: 10,000 images of STL-10, ResNet-50, FAISS HNSW with efSearch 50.
+
+    Columns are ``k`` and the names of the metrics, with ``overlap_std`` beside them.
+    """
+    return pd.read_csv(Path(__file__).with_name("published_curve.csv"))
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A figure, its file and what it is called.
@@ -192,6 +230,15 @@ DRAWINGS = (
         "index misstates it.",
         lid,
     ),
+)
+
+
+PUBLISHED = Drawing(
+    "published",
+    "The published curves",
+    "Black: 10,000 images of STL-10 embedded by ResNet-50, as the notebook published them. On "
+    "other data compare the shapes, not the values. Dotted: the exact side.",
+    published,
 )
 
 

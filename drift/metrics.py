@@ -12,6 +12,7 @@ import numpy as np
 import scipy.stats
 import torch
 
+from drift import InputError
 from drift.blocks import row_blocks
 
 
@@ -119,6 +120,56 @@ def measure_notebook(
         "lid_notebook_exact": lid_notebook(exact_distances),
         "lid_notebook_ann": lid_notebook(ann_distances),
     }
+
+
+def check_lists(
+    indices: np.ndarray, distances: np.ndarray, n: int, name: str, missing: bool
+) -> None:
+    """Check neighbor lists that come from elsewhere.
+
+    Parameters
+    ----------
+    indices, distances : ndarray, shape (Q, k)
+        Ids, rows of the embeddings, and Euclidean distances.
+    n : int
+        How many embeddings there are.
+    name : str
+        What to call the lists in a message.
+    missing : bool
+        Whether neighbors may be missing: id -1 at distance +inf, at the end of the row.
+
+    Raises
+    ------
+    InputError
+        When something is wrong with them; the message says what, and in which row first.
+    """
+    if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.size == 0:
+        raise InputError(
+            f"{name}: ids must be whole numbers of shape (Q, k), not {indices.dtype} "
+            f"{indices.shape}"
+        )
+    if distances.shape != indices.shape or distances.dtype.kind != "f":
+        raise InputError(
+            f"{name}: distances must be floats of the ids' shape {indices.shape}, not "
+            f"{distances.dtype} {distances.shape}"
+        )
+    gone = indices < 0
+    in_order = np.sort(np.where(gone, np.arange(-1, -1 - indices.shape[1], -1), indices), axis=1)
+    with np.errstate(invalid="ignore"):
+        descending = np.diff(distances, axis=1) < 0
+    faults = {
+        f"an id that is no row of the {n} embeddings": (indices >= n) | (indices < -1),
+        "a missing neighbor": gone & (not missing),
+        "a missing neighbor before one that is there": gone[:, :-1] & ~gone[:, 1:],
+        "an id twice": np.diff(in_order, axis=1) == 0,
+        "a distance that is not a number or negative": np.isnan(distances) | (distances < 0),
+        "an id -1 that is not at distance +inf, or another that is": gone != np.isinf(distances),
+        "distances that do not ascend": descending,
+    }
+    for fault, where in faults.items():
+        if where.any():
+            row = int(np.flatnonzero(where.any(axis=1))[0])
+            raise InputError(f"{name}: row {row} has {fault}")
 
 
 def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> np.ndarray:

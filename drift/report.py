@@ -1,11 +1,14 @@
-"""The page that shows a study's figures: one file, which asks for nothing else."""
+"""What a study found, in words and tables, and the page that shows it: one file, by itself."""
 
 import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+
+OVERVIEW_KS = (10, 50, 100, 250)
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #767676; --rule: #ddd; }
@@ -36,6 +39,36 @@ class Picture:
     png: bytes
 
 
+def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
+    """What a person reads first: a row for each run.
+
+    Parameters
+    ----------
+    curves, safe_k : DataFrame
+        The tables of stage 05.
+
+    Returns
+    -------
+    DataFrame
+        Overlap and LID difference in percent at a few k, the share of neighbors found at the last
+        of them, the safe k by the strictest tolerance of overlap, and the onset with its interval.
+    """
+    rows = []
+    for run, of_run in curves.groupby("run", sort=False):
+        wide = of_run.pivot(index="k", columns="metric", values="mean")
+        ks = [k for k in OVERVIEW_KS if k in wide.index] or [wide.index[-1]]
+        percent = 100 * wide["lid_difference"] / wide["lid_exact"]
+        row = {"run": run}
+        row |= {f"overlap@{k}": f"{wide['overlap'][k]:.3f}" for k in ks}
+        row |= {f"LID%@{k}": f"{percent[k]:+.1f}" for k in ks}
+        row[f"found@{ks[-1]}"] = f"{wide['found'][ks[-1]]:.3f}"
+        strictest = _strictest(safe_k, run)
+        row[f"safe k ({strictest['tolerance']})"] = strictest["safe_k"]
+        row["onset"] = _onset(strictest)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str]) -> list[str]:
     """One sentence for each run, built from its numbers.
 
@@ -48,24 +81,67 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
     """
     sentences = []
     for run, label in labels.items():
-        of_run = curves[curves["run"] == run].pivot(index="k", columns="metric", values="mean")
-        first, last = of_run.index[0], of_run.index[-1]
-        strictest = safe_k[(safe_k["run"] == run) & (safe_k["criterion"] == "overlap")].iloc[0]
+        wide = curves[curves["run"] == run].pivot(index="k", columns="metric", values="mean")
+        overlap, first, last = wide["overlap"], wide.index[0], wide.index[-1]
+        strictest = _strictest(safe_k, run)
         tolerance, safe = strictest["tolerance"], int(strictest["safe_k"])
-        sentence = (
-            f"{label}: overlap {of_run['overlap'][first]:.3f} at k = {first} and "
-            f"{of_run['overlap'][last]:.3f} at k = {last}; "
-        )
-        sentence += (
-            f"at least {tolerance} up to k = {safe}" if safe else f"below {tolerance} at once"
-        )
-        if of_run["found"][last] < 1:
-            sentence += f"; {1 - of_run['found'][last]:.1%} of the neighbors are missing at the end"
-        difference = of_run["lid_difference"] / of_run["lid_exact"]
-        worst = difference.abs().idxmax()
-        sentence += f"; its LID is off by {difference[worst]:+.1%} at the most (k = {worst})."
-        sentences.append(sentence)
+        kept = f"keeps at least {tolerance:.0%} of the neighbors up to k = {safe}"
+        if safe == last:
+            kept = f"keeps at least {tolerance:.0%} of the neighbors at every k up to {last}"
+        if safe == 0:
+            kept = f"keeps less than {tolerance:.0%} of the neighbors already at k = {first}"
+        words = [f"{label} {kept} (overlap {overlap[first]:.3f} at {first}, "]
+        words.append(f"{overlap[last]:.3f} at {last})")
+        if np.isfinite(strictest["onset"]):
+            words.append(f", drifts from about k = {strictest['onset']:.0f} on")
+        if wide["found"][last] < 1:
+            words.append(f", leaves {1 - wide['found'][last]:.2%} of them missing at {last}")
+        difference = (wide["lid_difference"] / wide["lid_exact"]).dropna()
+        if len(difference):
+            worst = difference.abs().idxmax()
+            words.append(
+                f", and misstates the LID by {difference[worst]:+.1%} at most (k = {worst})"
+            )
+        sentences.append("".join(words) + ".")
     return sentences
+
+
+def beside_published(
+    curves: pd.DataFrame, published: pd.DataFrame, labels: dict[str, str]
+) -> pd.DataFrame:
+    """The notebook's quantities at a few k, as published and of each run.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        The table of stage 05, measured by the notebook's protocol.
+    published : DataFrame
+        The published curve, a column for each metric.
+    labels : dict
+        What to call each run.
+    """
+    names = [name for name in published.columns if name not in ("k", "overlap_std")]
+    theirs = published.assign(curve="published")
+    ours = [
+        curves[curves["run"] == run]
+        .pivot(index="k", columns="metric", values="mean")
+        .reset_index()
+        .assign(curve=label)
+        for run, label in labels.items()
+    ]
+    table = pd.concat([theirs, *ours])[["k", "curve", *names]]
+    return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
+
+
+def _strictest(safe_k: pd.DataFrame, run: str) -> pd.Series:
+    of_run = safe_k[(safe_k["run"] == run) & (safe_k["criterion"] == "overlap")]
+    return of_run.loc[of_run["tolerance"].idxmax()]
+
+
+def _onset(row: pd.Series) -> str:
+    if not np.isfinite(row["onset"]):
+        return "none"
+    return f"{row['onset']:.0f} [{row['onset_low']:.0f}, {row['onset_high']:.0f}]"
 
 
 def page(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -17,65 +16,12 @@ import torch
 from torchvision.models import resnet50
 
 from drift import metrics
-
-ROOT = Path(__file__).parent.parent
-N, K, GRID = 300, 40, [10, 20, 30, 40]
-RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efk", "hnswlib_M32_efc200_ef50"]
-PIPELINE = [
-    ("01_download_stl10.py", "--dataset", "photos", "--n-images", str(N)),
-    ("02_embed_resnet50.py", "--model", "efficientnet_lite0"),
-    ("03_exact_knn.py", "--k-max", str(K)),
-    ("04_hnsw_search.py",),
-    ("05_metrics.py",),
-    ("06_plots.py",),
-]
-
-
-def shell(script, *args, results):
-    """Run a script as a process of its own."""
-    command = [sys.executable, ROOT / script, "--results", results, *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-
-def run(script, *args, results, capsys, monkeypatch):
-    """Run a script in this process, which spares the imports: status, output, error output."""
-    monkeypatch.setattr(sys, "argv", [script, "--results", str(results), *map(str, args)])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    captured = capsys.readouterr()
-    return end.value.code, captured.out, captured.err
+from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, shell
 
 
 def contents(folder, *suffixes):
     paths = (path for path in folder.rglob("*") if path.suffix in suffixes)
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """Results of all six stages. Tests only read them."""
-    results = tmp_path_factory.mktemp("finished with spaces and ä") / "results"
-    for script, *args in PIPELINE:
-        done = shell(script, *args, results=results)
-        assert done.returncode == 0, done.stderr
-        assert "\n" in done.stdout.strip(), "every stage ends with a table"
-        assert done.stderr == "", "no progress bar, no warning where the output is no terminal"
-    return results
-
-
-@pytest.fixture
-def results(finished, tmp_path):
-    """A copy to break."""
-    return Path(shutil.copytree(finished, tmp_path / "results"))
-
-
-@pytest.fixture
-def drive(capsys, monkeypatch):
-    def call(script, *args, results):
-        return run(script, *args, results=results, capsys=capsys, monkeypatch=monkeypatch)
-
-    return call
 
 
 def test_arrays_have_the_names_dtypes_and_shapes_of_the_contract(finished):
@@ -363,6 +309,73 @@ def test_embedding_with_resnet50_from_a_state_dict(tmp_path, drive):
     assert np.isfinite(embeddings).all()
 
 
+def lists_of_another_system(finished, folder):
+    """Files as somebody with another index would bring them."""
+    run = finished / "04_hnsw" / RUNS[0]
+    files = {
+        "ids": np.load(finished / "03_exact_indices.npy").astype(np.int64),
+        "distances": np.load(finished / "03_exact_distances.npy").astype(np.float64),
+        "ann_ids": np.load(run / "k0040_indices.npy").astype(np.int64),
+        "ann_distances": np.load(run / "k0040_distances.npy"),
+        "x": np.load(finished / "02_embeddings.npy").astype(np.float64),
+    }
+    for name, array in files.items():
+        np.save(folder / f"{name}.npy", array)
+    paths = {name: folder / f"{name}.npy" for name in files}
+    flags = ["--exact-lists", paths["ids"], paths["distances"]]
+    flags += ["--ann-lists", paths["ann_ids"], paths["ann_distances"]]
+    return files, [*flags, "--embeddings", paths["x"]]
+
+
+def test_lists_of_another_system_get_the_same_tables(finished, tmp_path, drive):
+    _, flags = lists_of_another_system(finished, tmp_path)
+    results = tmp_path / "results"
+    assert drive("05_metrics.py", *flags, results=results)[0] == 0
+    assert "up to date" in drive("05_metrics.py", *flags, results=results)[1]
+    status, _, err = drive("06_plots.py", results=results)
+    assert status == 0, err
+    ours = pd.read_parquet(finished / "05_per_query.parquet").query(
+        f"run == '{RUNS[0]}' and k == 40"
+    )
+    theirs = pd.read_parquet(results / "05_per_query.parquet").query("k == 40")
+    for metric in metrics.METRICS:
+        np.testing.assert_allclose(theirs[metric.name], ours[metric.name], rtol=1e-5, atol=1e-6)
+    assert set(pd.read_parquet(results / "05_curves.parquet")["k"]) == set(GRID)
+
+
+def change(array, at, value):
+    array[at] = value
+    return array
+
+
+FAULTS = [
+    ("ids", lambda a: a[:, :-1], "shape"),
+    ("ids", lambda a: a.astype(float), "whole numbers"),
+    ("ids", lambda a: change(a, (7, 3), N), "row 7 has an id that is no row"),
+    ("ids", lambda a: change(a, (7, -1), -1), "row 7 has a missing neighbor"),
+    ("ids", lambda a: change(a, (7, 3), a[7, 2]), "row 7 has an id twice"),
+    ("ann_ids", lambda a: change(a, (7, 3), -1), "row 7 has a missing neighbor before"),
+    ("ann_ids", lambda a: change(a, (7, -1), -1), "row 7 has an id -1 that is not at distance"),
+    ("ann_ids", lambda a: a[:-1], "shape"),
+    ("distances", lambda a: a[:, ::-1], "row 0 has distances that do not ascend"),
+    ("distances", lambda a: change(a, (7, 3), np.nan), "row 7 has a distance that is not a number"),
+    ("distances", lambda a: change(a, (7, 0), -1), "row 7 has a distance that is not a number or"),
+    ("x", lambda a: a[0], "shape (N, d)"),
+    ("x", lambda a: change(a, (17, 0), np.inf), "row 17 of the embeddings"),
+    ("x", lambda a: a.astype(object), "no array that numpy.save wrote"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "said"), FAULTS)
+def test_faults_of_lists_from_elsewhere_are_named(name, spoil, said, finished, tmp_path, drive):
+    files, flags = lists_of_another_system(finished, tmp_path)
+    np.save(tmp_path / f"{name}.npy", spoil(files[name]), allow_pickle=True)
+    status, _, err = drive("05_metrics.py", *flags, results=tmp_path / "results")
+    assert (status, err.count("\n")) == (2, 1)
+    assert said in err
+    assert not (tmp_path / "results").exists()
+
+
 BAD_INPUT = [
     ("01_download_stl10.py", ["--dataset", "cifar"], "cifar"),
     ("01_download_stl10.py", ["--n-images", "0"], "--n-images"),
@@ -380,6 +393,7 @@ BAD_INPUT = [
     ("04_hnsw_search.py", ["--k-step", "0"], "--k-step"),
     ("04_hnsw_search.py", ["--k-max", "50"], "03_exact_knn.py --k-max 50"),
     ("05_metrics.py", ["--seed", "x"], "--seed"),
+    ("05_metrics.py", ["--embeddings", "x.npy"], "go together"),
     ("06_plots.py", ["--dpi", "lots"], "lots"),
     ("06_plots.py", ["--unknown"], "--unknown"),
 ]
