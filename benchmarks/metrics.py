@@ -1,0 +1,91 @@
+"""Time the measuring of stage 05 against the notebook's loops over queries.
+
+    python benchmarks/metrics.py [--rows 10000] [--dim 1280]
+
+One run: the exact and the approximate lists of 25 values of k are made first, untimed. Then ours,
+all metrics with 1,000 resamples and the tables written, by part; then the notebook's way, plain
+loops over queries for overlap, LID and barycenter shift alone.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.vectors import clustered
+from drift import metrics, statistics
+from drift.exact import ExactSearch
+from drift.hnsw import FaissHnsw, Graph, hnsw_neighbors
+
+GRID = list(range(10, 251, 10))
+
+
+def notebook_loops(x: np.ndarray, exact: tuple, ann: dict[int, tuple]) -> None:
+    for k in GRID:
+        ann_ids, ann_distances = ann[k]
+        for query in range(len(x)):
+            e, a = exact[0][query, :k], ann_ids[query]
+            a = a[a >= 0]
+            len(set(e) & set(a)) / k
+            np.linalg.norm(x[e].mean(axis=0) - x[a].mean(axis=0))
+            for r in (exact[1][query, :k], ann_distances[query, : len(a)]):
+                s = r**2
+                -1 / np.mean(np.log(s[:-1] / (s[-1] + 1e-12) + 1e-12))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--dim", type=int, default=1280)
+    args = parser.parse_args()
+    x, queries = clustered(args.rows, args.dim), np.arange(args.rows)
+    found = ExactSearch(x).neighbors(queries, GRID[-1])
+    exact = found.indices, found.distances
+    index = FaissHnsw.build(x, Graph("faiss", 32, 200))
+    ann = {k: hnsw_neighbors(index, x, queries, [k], 50)[0][k] for k in GRID}
+
+    seconds = {}
+
+    def timed(part: str, run):
+        begun = time.perf_counter()
+        result = run()
+        seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - begun
+        return result
+
+    values = np.empty((len(metrics.METRICS), len(GRID), args.rows))
+    for at, k in enumerate(GRID):
+        lists = exact[0][:, :k], exact[1][:, :k], *ann[k]
+        values[:, at] = list(timed("metrics", lambda of=lists: metrics.measure(*of, x)).values())
+        timed("hubness", lambda of=lists: [metrics.hubness(ids, len(x)) for ids in (of[0], of[2])])
+    by_name = dict(zip((metric.name for metric in metrics.METRICS), values, strict=True))
+    curves, _ = timed(
+        "bootstrap, curves, onset", lambda: statistics.summarize_run(GRID, by_name, 0)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+
+        def write() -> None:
+            flat = {name: of.ravel() for name, of in by_name.items()}
+            pd.DataFrame(flat).to_parquet(Path(folder) / "per_query.parquet")
+            curves.to_parquet(Path(folder) / "curves.parquet")
+
+        timed("tables written", write)
+    ours = sum(seconds.values())
+    begun = time.perf_counter()
+    notebook_loops(x, exact, ann)
+    loops = time.perf_counter() - begun
+    table = pd.DataFrame({"seconds": seconds})
+    table["share"] = table["seconds"] / ours
+    table.loc["ours, all"] = [ours, 1.0]
+    table.loc["notebook's loops"] = [loops, np.nan]
+    print(table.round(2).to_string(na_rep=""))
+    print(f"loops over ours: {loops / ours:.1f}")
+
+
+if __name__ == "__main__":
+    main()
