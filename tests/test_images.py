@@ -1,20 +1,33 @@
-"""Crops of the packaged photographs, and STL-10 served by a local host in its true format."""
+"""Crops of the packaged photographs, STL-10 in its true format, and folders of odd pictures."""
 
 import hashlib
+import os
 import re
+import resource
+import runpy
+import shutil
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from PIL import Image, ImageOps
 from torchvision.datasets import STL10
 
-from drift import images
+from drift import InputError, download, images
+from drift.artifacts import Results
+
+ROOT = Path(__file__).parent.parent
+SPLITS = {"train": 12, "test": 7, "unlabeled": 20}
 
 # An even photograph and a lopsided one: mixing up width and height leaves the second.
 SIZES = {"wide": (900, 200), "square": (512, 512), "tall": (100, 700)}
@@ -160,13 +173,13 @@ def test_photo_crops_need_no_network(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def stl10_archive(tmp_path_factory):
-    """An archive in STL-10's format, with the pixels in it as (N, row, column, channel)."""
+def stl10(tmp_path_factory):
+    """An archive in STL-10's format: its content, and the pixels as (N, row, column, channel)."""
     folder = tmp_path_factory.mktemp("archive") / "stl10_binary"
     folder.mkdir()
     rng = np.random.default_rng(9)
-    pixels, labels, md5s = {}, {}, {}
-    for split, n in (("train", 12), ("test", 7), ("unlabeled", 20)):
+    pixels, labels = {}, {}
+    for split, n in SPLITS.items():
         pixels[split] = rng.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8)
         # Corners and channels that nobody can mix up.
         pixels[split][:, 0, 0] = (10, 20, 30)
@@ -175,38 +188,39 @@ def stl10_archive(tmp_path_factory):
         pixels[split][:, -1, -1] = (100, 110, 120)
         # On disk a channel after the other, each column by column.
         (folder / f"{split}_X.bin").write_bytes(pixels[split].transpose(0, 3, 2, 1).tobytes())
-    for split, n in (("train", 12), ("test", 7)):
-        labels[split] = np.arange(n) % 10
+    for split in ("train", "test"):
+        labels[split] = np.arange(SPLITS[split]) * 7 % 10
         (folder / f"{split}_y.bin").write_bytes((labels[split] + 1).astype(np.uint8).tobytes())
     (folder / "class_names.txt").write_text("\n".join(f"class{label}" for label in range(10)))
-    (folder / "fold_indices.txt").write_text("\n".join("0 1 2 " for _ in range(10)))
-    for path in folder.glob("*.bin"):
-        md5s[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
     archive = folder.with_name("stl10_binary.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(folder, "stl10_binary")
-    return SimpleNamespace(content=archive.read_bytes(), pixels=pixels, labels=labels, md5s=md5s)
+    members = {f"stl10_binary/{path.name}": path.stat().st_size for path in folder.glob("*.bin")}
+    content = archive.read_bytes()
+    return SimpleNamespace(
+        folder=folder.parent,
+        file=archive,
+        content=content,
+        pixels=pixels,
+        labels=labels,
+        md5=hashlib.md5(content).hexdigest(),
+        members=members,
+    )
 
 
 @pytest.fixture
-def host():
-    """A host on this machine: `files` by path, `requests` it was asked for, its `url`."""
-    requests, files = [], {}
+def host(stl10, monkeypatch):
+    """A host on this machine that has the archive, and counts how often it was asked."""
+    monkeypatch.setenv("no_proxy", "*")
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
-        def answer(self):
-            requests.append((self.command, self.path))
-            content = files.get(self.path)
-            if content is None:
-                self.send_error(404)
-                return
+        def do_GET(self):
+            requests.append(self.path)
             self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(stl10.content)))
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_GET = do_HEAD = answer  # noqa: N815
+            self.wfile.write(stl10.content)
 
         def log_message(self, *_):
             pass
@@ -214,52 +228,159 @@ def host():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    yield SimpleNamespace(files=files, requests=requests, url=url)
+    url = f"http://127.0.0.1:{server.server_port}/stl10_binary.tar.gz"
+    yield SimpleNamespace(requests=requests, url=url)
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def dataset_at(archive_url, archive):
-    """torchvision's own class, for the archive of the test."""
-
-    def with_md5s(listed):
-        return [[name, archive.md5s[name]] for name, _ in listed]
-
-    class LocalSTL10(STL10):
-        url = archive_url
-        tgz_md5 = hashlib.md5(archive.content).hexdigest()
-        train_list = with_md5s(STL10.train_list)
-        test_list = with_md5s(STL10.test_list)
-
-    return LocalSTL10
-
-
 @pytest.fixture
-def local_stl10(host, stl10_archive):
-    host.files["/stl10_binary.tar.gz"] = stl10_archive.content
-    return dataset_at(f"{host.url}/stl10_binary.tar.gz", stl10_archive)
+def archive(stl10, host):
+    """The archive of the test, as `images.STL10_ARCHIVE` describes the true one."""
+    name = "stl10_binary.tar.gz"
+    return download.Archive(host.url, name, len(stl10.content), stl10.md5, stl10.members)
 
 
-@pytest.mark.parametrize("split", ["train", "test", "unlabeled"])
-def test_stl10_images_stand_upright_in_rgb(split, tmp_path, local_stl10, stl10_archive):
-    pixels = stl10_archive.pixels[split]
-    chosen = images.stl10_sample(tmp_path, split, len(pixels), seed=0, dataset=local_stl10)
+def test_the_true_archive_is_the_one_that_torchvision_knows():
+    archive = images.STL10_ARCHIVE
+
+    assert (archive.url, archive.filename) == (STL10.url, STL10.filename)
+    assert (archive.md5, archive.size) == (STL10.tgz_md5, 2_640_397_119)
+    assert {Path(name).name for name in archive.members} == {
+        name for name, _ in STL10.train_list + STL10.test_list
+    }
+    assert archive.members["stl10_binary/unlabeled_X.bin"] == 2_764_800_000
+    assert archive.members["stl10_binary/train_y.bin"] == 5000
+    counts = [images.stl10_count(archive, split) for split in ("unlabeled", "train", "test")]
+    assert counts == [100_000, 5_000, 8_000]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_fetching_unpacks_the_split_that_is_asked_for(split, tmp_path, archive, stl10):
+    images.fetch_stl10(archive, tmp_path / "data", split)
+
+    labels = {f"{split}_y.bin"} - {"unlabeled_y.bin"}
+    unpacked = tmp_path / "data" / "stl10_binary"
+    assert {path.name for path in unpacked.iterdir()} == {f"{split}_X.bin"} | labels
+    for path in unpacked.iterdir():
+        assert path.read_bytes() == (stl10.folder / "stl10_binary" / path.name).read_bytes()
+    assert (tmp_path / "data" / "stl10_binary.tar.gz").read_bytes() == stl10.content
+
+
+def test_the_archive_is_fetched_once_for_all_splits(tmp_path, archive, host):
+    for split in (*SPLITS, *SPLITS):
+        images.fetch_stl10(archive, tmp_path, split)
+
+    assert len(host.requests) == 1
+
+
+def test_a_whole_split_needs_no_archive(tmp_path, archive, host, monkeypatch):
+    images.fetch_stl10(archive, tmp_path, "train")
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(b"not looked at")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    images.fetch_stl10(archive, tmp_path, "train")
+
+    assert len(host.requests) == 1
+
+
+def test_a_folder_of_torchvision_is_used_as_it_is(tmp_path, archive, host, stl10):
+    shutil.copytree(stl10.folder / "stl10_binary", tmp_path / "stl10_binary")
+    for split in SPLITS:
+        images.fetch_stl10(archive, tmp_path, split)
+
+    assert host.requests == []
+
+
+def test_only_the_file_that_is_missing_is_unpacked(tmp_path, archive):
+    images.fetch_stl10(archive, tmp_path, "train")
+    folder = tmp_path / "stl10_binary"
+    before = (folder / "train_X.bin").stat().st_mtime_ns
+    (folder / "train_y.bin").unlink()
+    images.fetch_stl10(archive, tmp_path, "train")
+
+    assert (folder / "train_y.bin").exists()
+    assert (folder / "train_X.bin").stat().st_mtime_ns == before
+
+
+def test_a_file_cut_off_is_named_and_left_alone(tmp_path, archive, host):
+    path = tmp_path / "stl10_binary" / "train_X.bin"
+    path.parent.mkdir()
+    path.write_bytes(b"x" * 27648)
+    with pytest.raises(InputError, match=rf"{path} has 27,648 .* {12 * 27648:,}.*remove it"):
+        images.fetch_stl10(archive, tmp_path, "train")
+
+    assert path.stat().st_size == 27648
+    assert host.requests == []
+
+
+def test_an_archive_on_disk_is_only_read(tmp_path, archive, host, stl10):
+    mine = tmp_path / "mine" / "copy.tgz"
+    mine.parent.mkdir()
+    mine.write_bytes(stl10.content)
+    before = mine.stat().st_mtime_ns
+    images.fetch_stl10(archive, tmp_path / "data", "test", archive_file=mine)
+
+    assert host.requests == []
+    assert (mine.read_bytes(), mine.stat().st_mtime_ns) == (stl10.content, before)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["stl10_binary"]
+
+
+def test_another_archive_on_disk_is_refused(tmp_path, archive, stl10):
+    mine = tmp_path / "copy.tgz"
+    mine.write_bytes(stl10.content[:-1] + b"x")
+    with pytest.raises(InputError, match=rf"{mine} is not stl10_binary.tar.gz"):
+        images.fetch_stl10(archive, tmp_path / "data", "test", archive_file=mine)
+
+    assert mine.read_bytes() == stl10.content[:-1] + b"x"
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_disk_must_hold_the_archive_and_the_split(tmp_path, archive, host, monkeypatch):
+    need = archive.size + 12 * 27648 + 12
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=need - 1))
+    with pytest.raises(InputError, match=f"needs {need:,} bytes .* 1 too few"):
+        images.fetch_stl10(archive, tmp_path, "train")
+
+    assert host.requests == []
+
+
+def test_what_cannot_be_fetched_says_what_to_do(tmp_path, archive):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/stl10.tar.gz"
+        with pytest.raises(ConnectionError) as caught:
+            images.fetch_stl10(archive, tmp_path, "train", url)
+    for said in (url, "refused", "--url", "--archive FILE", "--dataset photos"):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_stl10_images_stand_upright_in_rgb(split, stl10):
+    pixels = stl10.pixels[split]
+    chosen = images.stl10_sample(stl10.folder, split, len(pixels), seed=0)
     read = chosen.read(0, len(pixels))
 
     assert chosen.size == 96
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, pixels)
     np.testing.assert_array_equal(read[3, 0, -1], (40, 50, 60))
+    np.testing.assert_array_equal(read[3, -1, 0], (70, 80, 90))
     np.testing.assert_array_equal(chosen.read(2, 5), pixels[2:5])
 
 
-def test_stl10_sample_is_ascending_without_repetition_and_seeded(
-    tmp_path, local_stl10, stl10_archive
-):
+def test_stl10_images_are_those_of_torchvision(stl10, monkeypatch):
+    monkeypatch.setattr(STL10, "_check_integrity", lambda _: True)
+    theirs = STL10(stl10.folder, split="train")
+    ours = images.stl10_sample(stl10.folder, "train", 12, seed=0)
+
+    np.testing.assert_array_equal(ours.read(0, 12), [np.asarray(image) for image, _ in theirs])
+    assert ours.labels.tolist() == [label for _, label in theirs]
+
+
+def test_stl10_sample_is_ascending_without_repetition_and_seeded(stl10):
     def sample(n, seed):
-        return images.stl10_sample(tmp_path, "unlabeled", n, seed, local_stl10)
+        return images.stl10_sample(stl10.folder, "unlabeled", n, seed)
 
     chosen = sample(11, seed=3)
     rows = [int(source.removeprefix("stl10/unlabeled/")) for source in chosen.sources]
@@ -267,7 +388,7 @@ def test_stl10_sample_is_ascending_without_repetition_and_seeded(
     assert len(rows) == 11
     assert rows == sorted(set(rows))
     assert set(rows) <= set(range(20))
-    np.testing.assert_array_equal(chosen.read(0, 11), stl10_archive.pixels["unlabeled"][rows])
+    np.testing.assert_array_equal(chosen.read(0, 11), stl10.pixels["unlabeled"][rows])
     assert sample(11, seed=3).sources == chosen.sources
     assert len({tuple(sample(11, seed).sources) for seed in range(5)}) > 1
     drawn = {source for seed in range(20) for source in sample(5, seed).sources}
@@ -275,124 +396,509 @@ def test_stl10_sample_is_ascending_without_repetition_and_seeded(
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_stl10_labels_of_a_labeled_split_count_from_zero(
-    split, tmp_path, local_stl10, stl10_archive
-):
-    chosen = images.stl10_sample(tmp_path, split, 6, seed=1, dataset=local_stl10)
+def test_stl10_labels_of_a_labeled_split_count_from_zero(split, stl10):
+    chosen = images.stl10_sample(stl10.folder, split, 6, seed=1)
     rows = [int(source.removeprefix(f"stl10/{split}/")) for source in chosen.sources]
 
     assert chosen.labels.dtype == np.int16
-    np.testing.assert_array_equal(chosen.labels, stl10_archive.labels[split][rows])
+    np.testing.assert_array_equal(chosen.labels, stl10.labels[split][rows])
 
 
-def test_stl10_labels_of_the_unlabeled_split_are_minus_one(tmp_path, local_stl10):
-    chosen = images.stl10_sample(tmp_path, "unlabeled", 6, seed=1, dataset=local_stl10)
+def test_stl10_labels_of_the_unlabeled_split_are_minus_one(stl10):
+    chosen = images.stl10_sample(stl10.folder, "unlabeled", 6, seed=1)
 
     assert chosen.labels.dtype == np.int16
     assert chosen.labels.tolist() == [-1] * 6
 
 
-def test_stl10_is_downloaded_once(tmp_path, host, local_stl10):
-    images.stl10_sample(tmp_path / "data", "unlabeled", 3, seed=0, dataset=local_stl10)
-    asked_at_first = len(host.requests)
-    images.stl10_sample(tmp_path / "data", "train", 3, seed=0, dataset=local_stl10)
-
-    # torchvision asks twice, once to follow redirects and once for the content.
-    assert 1 <= asked_at_first <= 2
-    assert len(host.requests) == asked_at_first
+def test_stl10_split_that_is_too_small_is_named(stl10):
+    with pytest.raises(InputError, match=r"--n-images 8 .* 7 images .* test"):
+        images.stl10_sample(stl10.folder, "test", 8, seed=0)
 
 
-def test_stl10_archive_put_there_by_hand_is_not_downloaded(
-    tmp_path, host, local_stl10, stl10_archive
-):
-    (tmp_path / "stl10_binary.tar.gz").write_bytes(stl10_archive.content)
-    images.stl10_sample(tmp_path, "test", 3, seed=0, dataset=local_stl10)
-
-    assert host.requests == []
-
-
-def test_stl10_split_that_is_too_small_is_named(tmp_path, local_stl10):
-    with pytest.raises(ValueError, match=r"--n-images 8 .* 7 images .* test"):
-        images.stl10_sample(tmp_path, "test", 8, seed=0, dataset=local_stl10)
+@pytest.mark.parametrize("size", [0, 27647, 27649])
+def test_stl10_file_that_is_no_row_of_images_is_named(size, tmp_path):
+    (tmp_path / "stl10_binary").mkdir()
+    (tmp_path / "stl10_binary" / "unlabeled_X.bin").write_bytes(b"x" * size)
+    with pytest.raises(InputError, match=rf"unlabeled_X.bin has {size:,} bytes.*27,648"):
+        images.stl10_sample(tmp_path, "unlabeled", 1, seed=0)
 
 
-def check_unreachable(tmp_path, dataset):
-    data_dir = tmp_path / "data"
-    with pytest.raises(ConnectionError) as caught:
-        images.stl10_sample(data_dir, "train", 2, seed=0, dataset=dataset)
-    message = str(caught.value)
-    assert dataset.url in message
-    assert "stl10_binary.tar.gz into" in message
-    assert str(data_dir) in message
-    assert "--dataset photos" in message
+@pytest.mark.parametrize("classes", [[1] * 11, [1] * 13, [0] + [1] * 11, [11] + [1] * 11])
+def test_stl10_labels_that_do_not_fit_are_named(classes, tmp_path, stl10):
+    shutil.copytree(stl10.folder / "stl10_binary", tmp_path / "stl10_binary")
+    (tmp_path / "stl10_binary" / "train_y.bin").write_bytes(bytes(classes))
+    with pytest.raises(InputError, match=r"train_y.bin does not hold 12 classes"):
+        images.stl10_sample(tmp_path, "train", 3, seed=0)
 
 
-def test_stl10_host_that_refuses_the_connection(tmp_path, stl10_archive):
+def test_stl10_is_mapped_and_let_go(tmp_path):
+    # 276 MB, of which the disk holds nothing.
+    (tmp_path / "stl10_binary").mkdir()
+    path = tmp_path / "stl10_binary" / "unlabeled_X.bin"
+    path.touch()
+    os.truncate(path, 10_000 * 27_648)
+    code = f"""
+import resource
+from pathlib import Path
+from drift import images
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+chosen = images.stl10_sample(Path({str(tmp_path)!r}), "unlabeled", 10_000, seed=0)
+for start in range(0, 10_000, 300):
+    chosen.read(start, min(start + 300, 10_000))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * unit < 100e6
+
+
+# A picture that no turn and no mirror leaves as it is: red, green | blue, white.
+QUARTERS = np.zeros((40, 40, 3), np.uint8)
+QUARTERS[:20, :20] = (255, 0, 0)
+QUARTERS[:20, 20:] = (0, 255, 0)
+QUARTERS[20:, :20] = (0, 0, 255)
+QUARTERS[20:, 20:] = (255, 255, 255)
+
+
+def quarters(pixels):
+    """The colors in the middle of the four quarters."""
+    quarter = len(pixels) // 4
+    near, far = quarter, len(pixels) - 1 - quarter
+    return [tuple(map(int, pixels[y, x])) for y in (near, far) for x in (near, far)]
+
+
+STANDING = quarters(QUARTERS)
+
+
+def gradient_picture(seed=0, shape=(50, 40)):
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    )
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Pictures of two classes and of none, something hidden, notes, and two broken pictures."""
+    root = tmp_path / "my pictures"
+    for seed, name in enumerate(["zebra/a.png", "zebra/deep/b.png", "ant/c.jpg", "d.bmp", "e.png"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        gradient_picture(seed).save(root / name)
+    # Pillow decides, not the suffix.
+    (root / "e.png").rename(root / "ant" / "without_suffix")
+    (root / "notes.txt").write_text("no picture")
+    (root / "ant" / "table.csv").write_text("1,2,3")
+    (root / ".hidden.png").write_bytes((root / "d.bmp").read_bytes())
+    (root / ".git").mkdir()
+    gradient_picture().save(root / ".git" / "f.png")
+    (root / "empty").mkdir()
+    whole = (root / "zebra/a.png").read_bytes()
+    (root / "zebra" / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (root / "nothing.jpg").write_bytes(b"")
+    return root
+
+
+GOOD = ["ant/c.jpg", "ant/without_suffix", "d.bmp", "zebra/a.png", "zebra/deep/b.png"]
+
+
+def take(root, n=None, seed=0, size=16, **options):
+    return images.folder_sample(images.scan_folder(root), n, seed, size, **options)
+
+
+def test_a_folder_is_searched_for_whatever_pillow_reads(pictures):
+    folder = images.scan_folder(pictures)
+
+    names = {path.as_posix() for path in folder.pictures}
+    assert names == {*GOOD, "zebra/broken.png", "nothing.jpg"}
+    assert folder.pictures == sorted(folder.pictures)
+    assert folder.ignored == 3  # the notes, the table, the hidden picture
+
+
+def test_the_pictures_of_a_folder_with_sources_and_labels(pictures):
+    chosen = take(pictures, size=24)
+
+    assert chosen.sources == [str(pictures / name) for name in GOOD]
+    assert chosen.labels.tolist() == [0, 0, -1, 1, 1]
+    assert chosen.labels.dtype == np.int16
+    assert chosen.size == 24
+    assert chosen.ignored == 3
+    read = chosen.read(0, 5)
+    assert (read.shape, read.dtype) == ((5, 24, 24, 3), np.uint8)
+    for row, name in enumerate(GOOD):
+        with Image.open(pictures / name) as image:
+            np.testing.assert_array_equal(read[row], images.square(image, 24))
+    np.testing.assert_array_equal(chosen.read(1, 3), read[1:3])
+
+
+def test_broken_pictures_are_named_with_the_reason(pictures):
+    skipped = take(pictures).skipped
+
+    assert list(skipped) == [str(pictures / "nothing.jpg"), str(pictures / "zebra/broken.png")]
+    assert "truncated" in skipped[str(pictures / "zebra/broken.png")]
+    assert "identify" in skipped[str(pictures / "nothing.jpg")]
+    with pytest.raises(InputError, match=r"nothing.jpg is broken .* 1 other.*--strict"):
+        take(pictures, strict=True)
+
+
+def test_a_sample_of_a_folder_is_seeded_and_skips_what_is_broken(pictures):
+    drawn = set()
+    for seed in range(30):
+        chosen = take(pictures, 3, seed)
+        assert len(chosen.sources) == 3
+        assert chosen.sources == sorted(set(chosen.sources))
+        assert chosen.sources == take(pictures, 3, seed, threads=1).sources
+        drawn.add(tuple(chosen.sources))
+        labels = dict(zip((str(pictures / n) for n in GOOD), [0, 0, -1, 1, 1], strict=True))
+        assert chosen.labels.tolist() == [labels[source] for source in chosen.sources]
+    assert {source for draw in drawn for source in draw} == {str(pictures / n) for n in GOOD}
+    assert len(drawn) > 3
+
+
+def test_a_folder_with_too_few_or_none_is_an_error(pictures, tmp_path):
+    with pytest.raises(InputError, match=r"5 pictures .* 2 that cannot, --n-images 6"):
+        take(pictures, 6)
+    with pytest.raises(InputError, match=r"5 pictures .* 2 that cannot, --n-images 8"):
+        take(pictures, 8)
+    for name in GOOD:
+        (pictures / name).unlink()
+    with pytest.raises(InputError, match="0 pictures that can be read and 2 that cannot"):
+        take(pictures)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "x.txt").write_text("x")
+    with pytest.raises(InputError, match="holds no picture that Pillow knows, and 1 other"):
+        images.scan_folder(tmp_path / "empty")
+    for none in (tmp_path / "nowhere", tmp_path / "empty" / "x.txt"):
+        with pytest.raises(InputError, match=f"{none} is not a folder"):
+            images.scan_folder(none)
+
+
+def test_the_content_of_a_folder_is_names_and_bytes(pictures, tmp_path):
+    def content(root=pictures):
+        return images.scan_folder(root).content
+
+    before, path = content(), pictures / "d.bmp"
+    assert len(before) == 64
+    assert content(shutil.copytree(pictures, tmp_path / "copy")) == before
+    (pictures / "notes.txt").write_text("other notes")
+    os.utime(path, (1, 1))
+    assert content() == before
+
+    # Another picture of the same size and date.
+    pixels, stat = bytearray(path.read_bytes()), path.stat()
+    pixels[-1] ^= 1
+    path.write_bytes(pixels)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    changed = content()
+    assert changed != before
+    path.rename(pictures / "dd.bmp")  # at the same place in the order
+    renamed = content()
+    assert renamed not in (before, changed)
+    (pictures / "nothing.jpg").unlink()
+    assert content() != renamed
+
+
+def test_links_to_folders_are_followed_once_and_pipes_not_opened(pictures, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    gradient_picture().save(tmp_path / "elsewhere" / "x.png")
+    (pictures / "linked").symlink_to(tmp_path / "elsewhere")
+    (pictures / "ant" / "up").symlink_to(pictures)
+    (pictures / "dangling.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(pictures / "pipe.png")
+    names = [path.as_posix() for path in images.scan_folder(pictures).pictures]
+
+    assert len(names) == len(GOOD) + 2 + 1
+    assert "linked/x.png" in names
+
+
+def test_names_that_are_no_text_are_kept_apart(tmp_path):
+    for name in (b"\xff.png", b"\xfe.png"):
+        gradient_picture().save(tmp_path / "x.png")
+        os.rename(tmp_path / "x.png", os.fsencode(tmp_path) + b"/" + name)  # noqa: PTH104
+    sources = take(tmp_path).sources
+
+    assert len(set(sources)) == 2
+    assert [source.encode() for source in sources]
+
+
+def test_a_picture_that_changes_while_it_is_read_is_named(pictures):
+    chosen = take(pictures)
+    (pictures / "d.bmp").write_bytes(b"BM")
+    with pytest.raises(InputError, match=r"d.bmp was whole a moment ago"):
+        chosen.read(0, 5)
+
+
+def test_a_decompression_bomb_is_a_broken_picture(pictures, monkeypatch):
+    gradient_picture(shape=(100, 100)).save(pictures / "bomb.png")
+    gradient_picture(shape=(70, 70)).save(pictures / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow warns of the large one, and we say nothing
+        chosen = take(pictures)
+
+    assert "decompression bomb" in chosen.skipped[str(pictures / "bomb.png")]
+    assert len(chosen.skipped) == 3
+    assert str(pictures / "large.png") in chosen.sources
+
+
+def test_a_picture_of_a_thousand_times_its_height_needs_no_more_memory(tmp_path):
+    Image.new("RGB", (60_000, 2), (10, 20, 30)).save(tmp_path / "strip.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    read = take(tmp_path, size=224).read(0, 1)
+
+    assert (read == (10, 20, 30)).all()
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 500e6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation, tmp_path):
+    undo = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    undo |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}  # counterclockwise, as Pillow turns
+    stored = Image.fromarray(QUARTERS)
+    if orientation > 1:
+        stored = stored.transpose(Image.Transpose[undo[orientation]])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "x.png", exif=exif)
+
+    assert quarters(images.read_square(tmp_path / "x.png", 20)) == STANDING
+
+
+def test_the_center_is_cropped_of_wide_and_of_tall_pictures():
+    for turn in (False, True):
+        pixels = np.zeros((40, 120, 3), np.uint8)
+        pixels[:, :40], pixels[:, 80:] = (255, 255, 0), (0, 255, 255)
+        pixels[:, 40:80] = QUARTERS
+        standing = pixels.transpose(1, 0, 2) if turn else pixels
+        cropped = images.square(Image.fromarray(standing), 40)
+        np.testing.assert_array_equal(cropped, QUARTERS.transpose(1, 0, 2) if turn else QUARTERS)
+
+
+@pytest.mark.parametrize("side", [7, 16, 90])
+def test_the_short_side_is_resized_by_lanczos_and_the_center_cropped(side):
+    image = gradient_picture(3, (side, 3 * side))
+    by_hand = image.resize((48, 16), Image.Resampling.LANCZOS).crop((16, 0, 32, 16))
+
+    np.testing.assert_array_equal(images.square(image, 16), by_hand)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_any_mode_becomes_rgb(mode):
+    image = Image.fromarray(QUARTERS).convert(mode)
+
+    expected = quarters(np.asarray(image.convert("RGB")))
+    np.testing.assert_allclose(quarters(images.square(image, 40)), expected, atol=2)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "RGBa"])
+def test_alpha_is_composited_on_white(mode, tmp_path):
+    black = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    black.paste((0, 0, 0, 255), (0, 0, 4, 8))
+    black.paste((0, 0, 0, 128), (0, 0, 4, 4))
+    image = black.convert("P").convert(mode) if mode == "PA" else black.convert(mode)
+    if mode == "PA":
+        image.putalpha(black.getchannel("A"))
+    pixels = images.square(image, 8)
+
+    np.testing.assert_allclose(pixels[2, 1], 127, atol=1)
+    assert (pixels[6, 1] == 0).all()
+    assert (pixels[:, 6] == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_a_transparent_color_of_a_palette_is_white(suffix, tmp_path):
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.paste(0, (0, 0, 4, 8))
+    image.save(tmp_path / f"x.{suffix}", transparency=0)
+    pixels = images.read_square(tmp_path / f"x.{suffix}", 8)
+
+    assert (pixels[:, 1] == 255).all()
+    assert (pixels[:, 6] == (0, 255, 0)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_color_without_a_palette_is_white(mode, tmp_path):
+    image = Image.new(mode, (8, 8), 0)
+    image.paste("white" if mode == "L" else (0, 0, 255), (0, 0, 4, 8))
+    image.save(tmp_path / "x.png", transparency=0 if mode == "L" else (0, 0, 0))
+
+    assert (images.read_square(tmp_path / "x.png", 8)[:, 6] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
+def test_gray_of_16_bits_keeps_its_range(name, tmp_path):
+    ramp = np.arange(0, 65536, 257, dtype=np.uint16)
+    ramp[1:] -= 1  # of two that differ by one the darker
+    Image.fromarray(np.tile(ramp, (256, 1))).save(tmp_path / name)
+    pixels = images.read_square(tmp_path / name, 256)
+
+    np.testing.assert_array_equal(pixels[100, :, 0], np.maximum(np.arange(256) - 1, 0))
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_pixels_without_a_known_range_are_broken_by_name(tmp_path):
+    Image.fromarray(np.ones((9, 9), np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((9, 9), 70_000, np.int32)).save(tmp_path / "int.tif")
+    Image.fromarray(np.full((9, 9), -1, np.int32)).save(tmp_path / "negative.tif")
+    gradient_picture().save(tmp_path / "x.png")
+    chosen = take(tmp_path)
+
+    assert chosen.sources == [str(tmp_path / "x.png")]
+    assert len(chosen.skipped) == 3
+    assert all("known range" in why for why in chosen.skipped.values())
+
+
+def test_the_first_frame_of_an_animation_is_taken(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+
+    assert (images.read_square(tmp_path / "x.gif", 8) == (255, 0, 0)).all()
+
+
+def script(*args, results, capsys, monkeypatch):
+    """Stage 01 from the command line: status, output, error output."""
+    command = ["01_download_stl10.py", "--results", results, *args]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "01_download_stl10.py"), run_name="__main__")
+    captured = capsys.readouterr()
+    return end.value.code, captured.out, captured.err
+
+
+@pytest.fixture
+def stage01(tmp_path, capsys, monkeypatch):
+    def call(*args):
+        return script(*args, results=tmp_path / "results", capsys=capsys, monkeypatch=monkeypatch)
+
+    return call
+
+
+@pytest.fixture
+def local(archive, tmp_path, monkeypatch):
+    """The flags with which stage 01 takes the archive of the test for STL-10's."""
+    monkeypatch.setattr(images, "STL10_ARCHIVE", archive)
+    return "--data-dir", tmp_path / "data"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("n", ["all", None, "5"])
+def test_stage_01_on_stl10(split, n, stage01, local, host, stl10, tmp_path):
+    flags = ("--split", split, *local, *(() if n is None else ("--n-images", n)))
+    status, out, err = stage01(*flags)
+    assert (status, err) == (0, "")
+    count = 5 if n == "5" else SPLITS[split]
+    assert f"{count} images in" in out
+    results = Results(tmp_path / "results")
+    results.require("01_images.npy", "01_images.parquet")
+    table = pd.read_parquet(results.path("01_images.parquet"))
+    assert len(table) == count
+    rows = table["source"].str.removeprefix(f"stl10/{split}/").astype(int)
+    np.testing.assert_array_equal(results.load("01_images.npy"), stl10.pixels[split][rows])
+    labels = stl10.labels[split][rows] if split in stl10.labels else [-1] * count
+    assert table["label"].tolist() == list(labels)
+
+    shutil.rmtree(tmp_path / "data")
+    status, out, err = stage01(*flags)
+    assert (status, err) == (0, "")
+    assert "up to date" in out
+    assert len(host.requests) == 1
+
+
+def test_stage_01_takes_a_mirror_or_a_copy(stage01, local, host, stl10, tmp_path):
+    status, _, err = stage01(*local, "--url", f"{host.url}?mirror")
+    assert (status, err) == (0, "")
+    assert host.requests == ["/stl10_binary.tar.gz?mirror"]
+    other = ("--data-dir", tmp_path / "other")
+    status, _, err = stage01(*other, "--archive", stl10.file, "--split", "test")
+    assert (status, err) == (0, "")
+    assert len(host.requests) == 1
+
+
+def test_stage_01_on_a_folder(stage01, pictures, tmp_path):
+    status, out, err = stage01("--dataset", "folder", "--images", pictures)
+    assert (status, err) == (0, "")
+    assert "5 images in" in out
+    assert "broken pictures skipped: 2, files ignored: 3" in out
+    assert f"{pictures / 'nothing.jpg'} (" in out
+    results = Results(tmp_path / "results")
+    assert results.load("01_images.npy").shape == (5, 224, 224, 3)
+    manifest = results.manifest("01_images")
+    assert set(manifest["skipped"]) == {
+        str(pictures / name) for name in ("nothing.jpg", "zebra/broken.png")
+    }
+    assert "up to date" in stage01("--dataset", "folder", "--images", pictures)[1]
+
+    (pictures / "d.bmp").unlink()
+    flags = ("--dataset", "folder", "--images", pictures, "--image-size", "32")
+    assert stage01(*flags)[0] == 0
+    assert results.load("01_images.npy").shape == (4, 32, 32, 3)
+    status, out, err = stage01(*flags, "--strict")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "nothing.jpg is broken" in err
+    assert results.load("01_images.npy").shape == (4, 32, 32, 3)
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "edit", "rename"])
+def test_stage_01_sees_that_a_folder_changed(change, stage01, pictures):
+    flags = ("--dataset", "folder", "--images", pictures, "--image-size", "16")
+    assert stage01(*flags)[0] == 0
+    path = pictures / "zebra" / "a.png"
+    if change == "add":
+        gradient_picture().save(pictures / "new.png")
+    elif change == "remove":
+        path.unlink()
+    elif change == "edit":
+        gradient_picture(9).save(path)
+    else:
+        path.rename(pictures / "a.png")
+    status, out, _ = stage01(*flags)
+    assert status == 0
+    assert "up to date" not in out
+    assert "up to date" in stage01(*flags)[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--images", "x"], "--images goes with --dataset folder"),
+        (["--strict"], "--strict goes with --dataset folder"),
+        (["--image-size", "9"], "--image-size goes with --dataset folder"),
+        (["--dataset", "photos", "--split", "train"], "--split goes with --dataset stl10"),
+        (["--dataset", "photos", "--data-dir", "x"], "--data-dir goes with"),
+        (["--dataset", "folder", "--images", "x", "--url", "http://x"], "--url goes with"),
+        (["--dataset", "folder", "--images", "x", "--archive", "y"], "--archive goes with"),
+        (["--dataset", "folder"], "--images DIR"),
+        (["--dataset", "folder", "--images", "nowhere"], "nowhere is not a folder"),
+        (["--dataset", "photos", "--n-images", "all"], "--n-images all"),
+        (["--n-images", "most"], "--n-images"),
+        (["--split", "train", "--n-images", "5001"], "more than the 5000 images"),
+        (["--split", "both"], "both"),
+        (["--url", "http://x", "--archive", "y"], "not allowed with"),
+        (["--archive", "nowhere.tgz"], "nowhere.tgz is not there"),
+        (["--url", "ftp://x"], "no http or https address"),
+    ],
+)
+def test_stage_01_refuses_in_one_line(flags, said, stage01, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = stage01(*flags)
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_stage_01_names_a_full_disk_and_a_host_that_is_gone(stage01, local, tmp_path, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/stl10_binary.tar.gz"
-
-    check_unreachable(tmp_path, dataset_at(url, stl10_archive))
-
-
-def test_stl10_host_that_cannot_be_found(tmp_path, stl10_archive, monkeypatch):
-    def fail(*_, **__):
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    check_unreachable(tmp_path, dataset_at("http://stl10.invalid/x.tar.gz", stl10_archive))
-
-
-def test_stl10_archive_that_the_host_does_not_have(tmp_path, host, stl10_archive):
-    check_unreachable(tmp_path, dataset_at(f"{host.url}/gone.tar.gz", stl10_archive))
-
-
-@pytest.mark.parametrize("damage", ["other", "cut off"])
-def test_stl10_archive_with_the_wrong_checksum(damage, tmp_path, host, local_stl10, stl10_archive):
-    content = stl10_archive.content
-    host.files["/stl10_binary.tar.gz"] = (
-        b"<html>maintenance</html>" if damage == "other" else content[: len(content) // 2]
-    )
-    check_unreachable(tmp_path, local_stl10)
-
-    # What came is not believed afterwards either.
-    host.files["/stl10_binary.tar.gz"] = content
-    assert images.stl10_sample(tmp_path / "data", "train", 2, 0, local_stl10).read(0, 2).shape
-
-
-def test_stl10_host_that_breaks_off_in_the_middle(tmp_path, host, local_stl10, monkeypatch):
-    class Answer:
-        length = 10**9
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def read(self, _):
-            raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **_: url)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Answer())
-    check_unreachable(tmp_path, local_stl10)
-
-
-def test_stl10_host_that_speaks_no_http(tmp_path, stl10_archive):
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def answer():
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(4096)
-            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/stl10_binary.tar.gz"
-    try:
-        check_unreachable(tmp_path, dataset_at(url, stl10_archive))
-    finally:
-        thread.join()
-        listener.close()
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
+        status, _, err = stage01(*local, "--url", url)
+    assert (status, err.count("\n")) == (2, 1)
+    assert url in err
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    status, _, err = stage01(*local)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "needs" in err
+    assert "too few" in err

