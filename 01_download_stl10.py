@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, images, stage
+from drift import InputError, blocks, images, picture_folder, stage
 from drift.artifacts import Results
+from drift.draft import Draft
 
 STAGE = "01_images"
 N_IMAGES = 10_000
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
 
     chosen = load()
     n, size = len(chosen.sources), chosen.size
-    draft = results.draft(STAGE, parameters, inputs={}, fresh=args.force)
+    draft = Draft(results, STAGE, parameters, inputs={}, fresh=args.force)
     draft.array("01_images.npy", (n, size, size, 3), np.uint8)
 
     def store(rows: tuple[int, int], block: np.ndarray) -> None:
@@ -142,11 +143,11 @@ def from_photos(args: argparse.Namespace) -> Source:
 def from_folder(args: argparse.Namespace) -> Source:
     if args.images is None:
         raise InputError("--dataset folder needs --images DIR, the folder of your pictures")
-    folder = images.scan_folder(args.images, args.threads)
+    folder = picture_folder.scan_folder(args.images, args.threads)
     n = None if args.n_images == "all" else args.n_images
 
     def load() -> images.ImageSet:
-        return images.folder_sample(
+        return picture_folder.folder_sample(
             folder, n, args.seed, args.image_size, args.strict, args.threads
         )
 

@@ -23,6 +23,7 @@ import pandas as pd
 
 from drift import InputError, blocks, embedding, stage
 from drift.artifacts import Results, content_hash
+from drift.draft import Draft
 
 STAGE = "02_embeddings"
 
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
         return
 
     n, dim, rows_at_once, compute = load()
-    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
+    draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     embeddings = draft.array("02_embeddings.npy", (n, dim), np.float32)
 
     def store(rows: tuple[int, int], features: np.ndarray) -> None:

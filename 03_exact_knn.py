@@ -19,6 +19,7 @@ import pandas as pd
 
 from drift import InputError, blocks, stage
 from drift.artifacts import Results
+from drift.draft import Draft
 from drift.exact import FAISS_BLOCK, ExactSearch, check_k, expanded_neighbors
 from drift.vectors import check_embeddings
 
@@ -76,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
-    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
+    draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     draft.save("03_queries.npy", queries)
     indices = draft.array("03_exact_indices.npy", (len(queries), args.k_max), np.int32)
     distances = draft.array("03_exact_distances.npy", (len(queries), args.k_max), np.float32)

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from drift import InputError, blocks, stage
-from drift.artifacts import Draft, Results
+from drift.artifacts import Results
+from drift.draft import Draft
 from drift.hnsw import (
     BACKENDS,
     Graph,
@@ -93,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
             index = None  # two graphs need not fit in memory
             index, facts = make_index(results, graph, embeddings)
             graph_of_index = graph
-        draft = results.draft(name, parameters, inputs, fresh=args.force)
+        draft = Draft(results, name, parameters, inputs, fresh=args.force)
         seconds = search_grid(draft, run, index, embeddings, queries, grid, exact["include_self"])
         if args.save_index or has_index:
             index.save(draft.path(kept_index))

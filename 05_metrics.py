@@ -25,7 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift import InputError, blocks, metrics, report, stage, statistics
-from drift.artifacts import ArtifactError, Draft, Results, describe, load_array
+from drift.artifacts import ArtifactError, Results, describe, load_array
+from drift.draft import Draft
 from drift.vectors import check_embeddings
 
 STAGE = "05_metrics"
@@ -78,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
 
     notebook = all(comparison.parameters.get("include_self") for comparison in comparisons)
     names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * notebook]
-    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
+    draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     curves, safe_k = [], []
     with pq.ParquetWriter(draft.path("05_per_query.parquet"), per_query_schema(names)) as per_query:
         for comparison in comparisons:

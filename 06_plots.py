@@ -18,6 +18,7 @@ import pandas as pd
 
 from drift import figures, report, stage
 from drift.artifacts import ArtifactError, Results
+from drift.draft import Draft
 
 STAGE = "06_figures"
 TABLE_KS = (10, 50, 100, 150, 200, 250)
@@ -59,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
     styles = figures.run_styles(measured)
     labels = {run: style.label for run, style in styles.items()}
 
-    draft = results.draft(STAGE, parameters, inputs, fresh=args.force)
+    draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     pictures = []
     notebook = "lid_notebook_exact" in set(curves["metric"])
     for drawing in figures.DRAWINGS + (figures.PUBLISHED,) * notebook:

@@ -17,6 +17,7 @@ import pytest
 
 from drift import artifacts
 from drift.artifacts import ArtifactError, Results
+from drift.draft import Draft
 
 RUN = "04_hnsw/faiss_M32_efc200_ef50"
 OTHER_RUN = "04_hnsw/hnswlib_M32_efc200_ef50"
@@ -30,7 +31,7 @@ def results(tmp_path):
 def publish(results, stage, arrays, inputs=(), parameters=None, **facts):
     """A stage that writes these arrays, made from these files of the folder."""
     recorded = results.require(*inputs)
-    draft = results.draft(stage, parameters or {}, recorded)
+    draft = Draft(results, stage, parameters or {}, recorded)
     for name, values in arrays.items():
         array = draft.array(name, values.shape, values.dtype)
         array[:] = values
@@ -72,7 +73,7 @@ def run_stage(results, run=RUN, seed=0):
 
 def metrics_stage(results):
     inputs = ["03_exact_indices.npy", f"{RUN}/k0002_indices.npy"]
-    draft = results.draft("05_metrics", {}, results.require(*inputs))
+    draft = Draft(results, "05_metrics", {}, results.require(*inputs))
     pd.DataFrame({"run": ["a"], "k": np.int32([2])}).to_parquet(draft.path("05_curves.parquet"))
     return draft.publish()
 
@@ -169,10 +170,10 @@ def test_manifest_says_what_was_made_from_what(results):
 
 
 def test_manifest_describes_tables_and_pages(results):
-    draft = results.draft("06_figures", {}, {})
+    draft = Draft(results, "06_figures", {}, {})
     draft.path("06_report.html").write_text("<html>")
     draft.publish()
-    draft = results.draft("05_metrics", {}, {})
+    draft = Draft(results, "05_metrics", {}, {})
     table = pd.DataFrame({"run": ["a", "b", "c"], "k": np.int32([1, 2, 3]), "mean": [0.5] * 3})
     table.to_parquet(draft.path("05_curves.parquet"), index=False)
     draft.publish()
@@ -187,7 +188,7 @@ def test_manifest_describes_tables_and_pages(results):
 
 
 def test_manifest_leaves_out_a_package_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(artifacts, "PACKAGES", ("numpy", "no-such-package-here"))
+    monkeypatch.setattr("drift.draft.PACKAGES", ("numpy", "no-such-package-here"))
 
     assert set(artifacts.package_versions()) == {"python", "numpy"}
 
@@ -226,7 +227,7 @@ def test_results_folder_below_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
 
     with pytest.raises(OSError, match=r"file"):
-        Results(tmp_path / "file" / "results").draft("01_images", {}, {})
+        Draft(Results(tmp_path / "file" / "results"), "01_images", {}, {})
 
 
 def test_results_folder_is_made_when_a_stage_writes_to_it(tmp_path):
@@ -457,7 +458,7 @@ def test_input_that_its_stage_no_longer_makes_makes_a_stage_stale(chain):
 def test_a_stage_is_up_to_date_with_the_same_parameters_and_inputs(chain):
     parameters = {"k_max": 2, "grid": [1, 2], "queries": "all", "refine": True}
     inputs = chain.require("02_embeddings.npy")
-    draft = chain.draft("03_exact", parameters, inputs)
+    draft = Draft(chain, "03_exact", parameters, inputs)
     draft.save("03_queries.npy", np.arange(4, dtype=np.int32))
     draft.publish()
 
@@ -535,7 +536,7 @@ def test_runs_without_whole_manifest_are_left_out_with_the_reason(chain):
 
 
 def test_a_run_in_the_making_is_none(chain):
-    draft = chain.draft(OTHER_RUN, {}, {})
+    draft = Draft(chain, OTHER_RUN, {}, {})
     draft.array(f"{OTHER_RUN}/k0002_indices.npy", (4, 2), np.int32)
 
     assert list(chain.runs()[0]) == ["faiss_M32_efc200_ef50"]
@@ -547,7 +548,7 @@ def test_a_run_in_the_making_is_none(chain):
 
 def begin(results, parameters=None, inputs=None, fresh=False):
     """Stage 03 in the making: the draft and its two arrays."""
-    draft = results.draft("03_exact", parameters or {"k_max": 2}, inputs or {}, fresh)
+    draft = Draft(results, "03_exact", parameters or {"k_max": 2}, inputs or {}, fresh)
     indices = draft.array("03_exact_indices.npy", (6, 2), np.int32)
     distances = draft.array("03_exact_distances.npy", (6, 2), np.float32)
     return draft, indices, distances
@@ -640,13 +641,13 @@ def test_draft_survives_a_torn_last_line_of_its_journal(torn, results):
 
 def test_draft_keeps_what_is_done_when_another_array_is_begun(results):
     # Stage 05 begins the array of a run when it has finished the run before.
-    draft = results.draft("05_metrics", {}, {})
+    draft = Draft(results, "05_metrics", {}, {})
     draft.scratch("first.npy", (2,), np.float64)
     draft.mark("('first', 10)", {})
     draft.scratch("second.npy", (2,), np.float64)
     draft.mark("('second', 10)", {})
 
-    resumed = results.draft("05_metrics", {}, {})
+    resumed = Draft(results, "05_metrics", {}, {})
     resumed.scratch("first.npy", (2,), np.float64)
     resumed.scratch("second.npy", (2,), np.float64)
     assert list(resumed.done) == ["('first', 10)", "('second', 10)"]
@@ -654,7 +655,7 @@ def test_draft_keeps_what_is_done_when_another_array_is_begun(results):
 
 def test_drafts_of_two_stages_do_not_meet(results):
     interrupt(results)
-    other = results.draft(RUN, {"k_max": 2}, {})
+    other = Draft(results, RUN, {"k_max": 2}, {})
     assert other.done == {}
     other.array(f"{RUN}/k0002_indices.npy", (4, 2), np.int32)
     other.publish()
@@ -664,7 +665,7 @@ def test_drafts_of_two_stages_do_not_meet(results):
 
 
 def test_publish_leaves_no_draft_behind(results):
-    draft = results.draft("05_metrics", {}, {})
+    draft = Draft(results, "05_metrics", {}, {})
     draft.scratch("values.npy", (2,), np.float64)
     draft.save("05_values.npy", np.ones(2))
     manifest = draft.publish()
@@ -699,7 +700,7 @@ def test_publish_removes_what_is_no_longer_made(results):
 def test_nothing_is_seen_before_it_is_published(chain):
     before = snapshot(chain.root)
     inputs = chain.require("02_embeddings.npy")
-    draft = chain.draft("03_exact", {"other": True}, inputs)
+    draft = Draft(chain, "03_exact", {"other": True}, inputs)
     draft.array("03_exact_indices.npy", (4, 2), np.int32)[:] = 9
     draft.save("03_queries.npy", np.zeros(1, np.int32))
     draft.mark("(0, 4)", {})
@@ -712,7 +713,7 @@ def test_nothing_is_seen_before_it_is_published(chain):
 
 def test_publish_of_an_output_that_was_never_written_changes_nothing(chain):
     before = snapshot(chain.root)
-    draft = chain.draft("03_exact", {"other": True}, chain.require("02_embeddings.npy"))
+    draft = Draft(chain, "03_exact", {"other": True}, chain.require("02_embeddings.npy"))
     draft.array("03_exact_indices.npy", (4, 2), np.int32)[:] = 9
     draft.path("03_queries.npy")
     with pytest.raises(OSError, match=r"03_queries\.npy"):
@@ -729,7 +730,7 @@ def test_crash_while_publishing_leaves_nothing_to_believe_that_is_wrong(moves, c
 
     inputs = chain.require("02_embeddings.npy")
     former = {name: chain.path(name).read_bytes() for name in chain.manifest("03_exact")["outputs"]}
-    draft = chain.draft("03_exact", {"other": True}, inputs)
+    draft = Draft(chain, "03_exact", {"other": True}, inputs)
     draft.array("03_exact_indices.npy", (4, 2), np.int32)[:] = 9
     draft.save("03_queries.npy", np.full(4, 3, np.int32))
     draft.mark("(0, 4)", {})
@@ -758,7 +759,7 @@ def test_crash_while_publishing_leaves_nothing_to_believe_that_is_wrong(moves, c
     assert not chain.up_to_date("03_exact", {"other": True}, inputs)
 
     # Running it again mends it, whatever the journal said was done.
-    again = chain.draft("03_exact", {"other": True}, inputs)
+    again = Draft(chain, "03_exact", {"other": True}, inputs)
     array = again.array("03_exact_indices.npy", (4, 2), np.int32)
     if "(0, 4)" not in again.done:
         array[:] = 9
@@ -777,7 +778,7 @@ def no_space(*_):
 
 def test_full_disk_fails_in_words_and_leaves_the_good_files(chain, monkeypatch):
     before = snapshot(chain.root)
-    draft = chain.draft("02_embeddings", {"other": True}, chain.require("01_images.npy"))
+    draft = Draft(chain, "02_embeddings", {"other": True}, chain.require("01_images.npy"))
     monkeypatch.setattr(os, "posix_fallocate", no_space)
     with pytest.raises(OSError, match="No space left") as caught:
         draft.array("02_embeddings.npy", (4, 3), np.float32)
@@ -789,12 +790,12 @@ def test_full_disk_fails_in_words_and_leaves_the_good_files(chain, monkeypatch):
 
 def test_full_disk_that_was_cleared_is_no_obstacle(chain, monkeypatch):
     inputs = chain.require("01_images.npy")
-    draft = chain.draft("02_embeddings", {"other": True}, inputs)
+    draft = Draft(chain, "02_embeddings", {"other": True}, inputs)
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", no_space)
         with pytest.raises(OSError, match="No space left"):
             draft.array("02_embeddings.npy", (4, 3), np.float32)
-    draft = chain.draft("02_embeddings", {"other": True}, inputs)
+    draft = Draft(chain, "02_embeddings", {"other": True}, inputs)
     draft.array("02_embeddings.npy", (4, 3), np.float32)[:] = 1
     draft.publish()
 
@@ -806,7 +807,7 @@ def test_full_disk_that_was_cleared_is_no_obstacle(chain, monkeypatch):
 def test_array_asks_for_all_of_its_room_at_once(results, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "posix_fallocate", lambda _, start, size: asked.append((start, size)))
-    draft = results.draft("02_embeddings", {}, {})
+    draft = Draft(results, "02_embeddings", {}, {})
     draft.array("02_embeddings.npy", (1000, 8), np.float32)
     draft.scratch("values.npy", (500,), np.float64)
 

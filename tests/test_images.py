@@ -23,7 +23,7 @@ import scipy.stats
 from PIL import Image, ImageOps
 from torchvision.datasets import STL10
 
-from drift import InputError, download, images
+from drift import InputError, download, images, picture_folder
 from drift.artifacts import Results
 
 ROOT = Path(__file__).parent.parent
@@ -503,11 +503,11 @@ GOOD = ["ant/c.jpg", "ant/without_suffix", "d.bmp", "zebra/a.png", "zebra/deep/b
 
 
 def take(root, n=None, seed=0, size=16, **options):
-    return images.folder_sample(images.scan_folder(root), n, seed, size, **options)
+    return picture_folder.folder_sample(picture_folder.scan_folder(root), n, seed, size, **options)
 
 
 def test_a_folder_is_searched_for_whatever_pillow_reads(pictures):
-    folder = images.scan_folder(pictures)
+    folder = picture_folder.scan_folder(pictures)
 
     names = {path.as_posix() for path in folder.pictures}
     assert names == {*GOOD, "zebra/broken.png", "nothing.jpg"}
@@ -527,7 +527,7 @@ def test_the_pictures_of_a_folder_with_sources_and_labels(pictures):
     assert (read.shape, read.dtype) == ((5, 24, 24, 3), np.uint8)
     for row, name in enumerate(GOOD):
         with Image.open(pictures / name) as image:
-            np.testing.assert_array_equal(read[row], images.square(image, 24))
+            np.testing.assert_array_equal(read[row], picture_folder.square(image, 24))
     np.testing.assert_array_equal(chosen.read(1, 3), read[1:3])
 
 
@@ -567,15 +567,15 @@ def test_a_folder_with_too_few_or_none_is_an_error(pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.txt").write_text("x")
     with pytest.raises(InputError, match="holds no picture that Pillow knows, and 1 other"):
-        images.scan_folder(tmp_path / "empty")
+        picture_folder.scan_folder(tmp_path / "empty")
     for none in (tmp_path / "nowhere", tmp_path / "empty" / "x.txt"):
         with pytest.raises(InputError, match=f"{none} is not a folder"):
-            images.scan_folder(none)
+            picture_folder.scan_folder(none)
 
 
 def test_the_content_of_a_folder_is_names_and_bytes(pictures, tmp_path):
     def content(root=pictures):
-        return images.scan_folder(root).content
+        return picture_folder.scan_folder(root).content
 
     before, path = content(), pictures / "d.bmp"
     assert len(before) == 64
@@ -605,7 +605,7 @@ def test_links_to_folders_are_followed_once_and_pipes_not_opened(pictures, tmp_p
     (pictures / "ant" / "up").symlink_to(pictures)
     (pictures / "dangling.png").symlink_to(tmp_path / "nowhere")
     os.mkfifo(pictures / "pipe.png")
-    names = [path.as_posix() for path in images.scan_folder(pictures).pictures]
+    names = [path.as_posix() for path in picture_folder.scan_folder(pictures).pictures]
 
     assert len(names) == len(GOOD) + 2 + 1
     assert "linked/x.png" in names
@@ -662,7 +662,7 @@ def test_exif_orientation_is_undone(orientation, tmp_path):
     exif[0x0112] = orientation
     stored.save(tmp_path / "x.png", exif=exif)
 
-    assert quarters(images.read_square(tmp_path / "x.png", 20)) == STANDING
+    assert quarters(picture_folder.read_square(tmp_path / "x.png", 20)) == STANDING
 
 
 def test_the_center_is_cropped_of_wide_and_of_tall_pictures():
@@ -671,7 +671,7 @@ def test_the_center_is_cropped_of_wide_and_of_tall_pictures():
         pixels[:, :40], pixels[:, 80:] = (255, 255, 0), (0, 255, 255)
         pixels[:, 40:80] = QUARTERS
         standing = pixels.transpose(1, 0, 2) if turn else pixels
-        cropped = images.square(Image.fromarray(standing), 40)
+        cropped = picture_folder.square(Image.fromarray(standing), 40)
         np.testing.assert_array_equal(cropped, QUARTERS.transpose(1, 0, 2) if turn else QUARTERS)
 
 
@@ -680,7 +680,7 @@ def test_the_short_side_is_resized_by_lanczos_and_the_center_cropped(side):
     image = gradient_picture(3, (side, 3 * side))
     by_hand = image.resize((48, 16), Image.Resampling.LANCZOS).crop((16, 0, 32, 16))
 
-    np.testing.assert_array_equal(images.square(image, 16), by_hand)
+    np.testing.assert_array_equal(picture_folder.square(image, 16), by_hand)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "HSV", "RGBX"])
@@ -688,7 +688,7 @@ def test_any_mode_becomes_rgb(mode):
     image = Image.fromarray(QUARTERS).convert(mode)
 
     expected = quarters(np.asarray(image.convert("RGB")))
-    np.testing.assert_allclose(quarters(images.square(image, 40)), expected, atol=2)
+    np.testing.assert_allclose(quarters(picture_folder.square(image, 40)), expected, atol=2)
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "RGBa"])
@@ -699,7 +699,7 @@ def test_alpha_is_composited_on_white(mode, tmp_path):
     image = black.convert("P").convert(mode) if mode == "PA" else black.convert(mode)
     if mode == "PA":
         image.putalpha(black.getchannel("A"))
-    pixels = images.square(image, 8)
+    pixels = picture_folder.square(image, 8)
 
     np.testing.assert_allclose(pixels[2, 1], 127, atol=1)
     assert (pixels[6, 1] == 0).all()
@@ -712,7 +712,7 @@ def test_a_transparent_color_of_a_palette_is_white(suffix, tmp_path):
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.paste(0, (0, 0, 4, 8))
     image.save(tmp_path / f"x.{suffix}", transparency=0)
-    pixels = images.read_square(tmp_path / f"x.{suffix}", 8)
+    pixels = picture_folder.read_square(tmp_path / f"x.{suffix}", 8)
 
     assert (pixels[:, 1] == 255).all()
     assert (pixels[:, 6] == (0, 255, 0)).all()
@@ -724,7 +724,7 @@ def test_a_transparent_color_without_a_palette_is_white(mode, tmp_path):
     image.paste("white" if mode == "L" else (0, 0, 255), (0, 0, 4, 8))
     image.save(tmp_path / "x.png", transparency=0 if mode == "L" else (0, 0, 0))
 
-    assert (images.read_square(tmp_path / "x.png", 8)[:, 6] == 255).all()
+    assert (picture_folder.read_square(tmp_path / "x.png", 8)[:, 6] == 255).all()
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.pgm"])
@@ -732,7 +732,7 @@ def test_gray_of_16_bits_keeps_its_range(name, tmp_path):
     ramp = np.arange(0, 65536, 257, dtype=np.uint16)
     ramp[1:] -= 1  # of two that differ by one the darker
     Image.fromarray(np.tile(ramp, (256, 1))).save(tmp_path / name)
-    pixels = images.read_square(tmp_path / name, 256)
+    pixels = picture_folder.read_square(tmp_path / name, 256)
 
     np.testing.assert_array_equal(pixels[100, :, 0], np.maximum(np.arange(256) - 1, 0))
     assert (pixels == pixels[..., :1]).all()
@@ -754,7 +754,7 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
 
-    assert (images.read_square(tmp_path / "x.gif", 8) == (255, 0, 0)).all()
+    assert (picture_folder.read_square(tmp_path / "x.gif", 8) == (255, 0, 0)).all()
 
 
 def script(*args, results, capsys, monkeypatch):

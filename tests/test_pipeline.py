@@ -410,9 +410,10 @@ def test_bad_input_ends_in_one_line_and_loses_nothing(script, args, said, finish
 
 def test_embeddings_that_are_not_finite_are_refused(results, drive):
     from drift.artifacts import Results
+    from drift.draft import Draft
 
     folder = Results(results)
-    draft = folder.draft("02_embeddings", {"made": "by hand"}, {})
+    draft = Draft(folder, "02_embeddings", {"made": "by hand"}, {})
     embeddings = np.load(results / "02_embeddings.npy")
     embeddings[17, 3] = np.nan
     draft.save("02_embeddings.npy", embeddings)

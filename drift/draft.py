@@ -1,0 +1,192 @@
+"""The outputs of a stage in the making: nothing counts before it is whole, and no work is lost.
+
+They grow under ``.draft/`` in the results folder, beside a journal of what is done, and are moved
+into place at the end, the manifest last. Killed at any moment, a stage leaves the files that were
+good before, and its own work for the next start.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drift.artifacts import Results, describe, manifest_name, write_json
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "faiss-cpu",
+    "hnswlib",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "matplotlib",
+    "scikit-image",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results can depend on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class Draft:
+    """A stage's outputs in the making, and the journal of the work that is done.
+
+    What a killed run left behind is taken up again when the parameters and the inputs are the same,
+    and thrown away when they are not.
+
+    Parameters
+    ----------
+    results : Results
+        The folder that the stage writes to.
+    stage : str
+        ``03_exact`` for instance, or ``04_hnsw/RUN``.
+    parameters : dict
+        What decides the outputs beside the inputs, in types that JSON has.
+    inputs : dict
+        The manifest entries of what the stage reads, from `Results.require`.
+    fresh : bool
+        Begin anew, whatever an interrupted run left behind.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        stage: str,
+        parameters: dict[str, Any],
+        inputs: dict[str, dict[str, Any]],
+        fresh: bool = False,
+    ):
+        self._results = results
+        self._plan = {"stage": stage, "parameters": parameters, "inputs": inputs}
+        self._folder = results.path(".draft") / stage.replace("/", "--")
+        self._journal = self._folder / "journal.jsonl"
+        self._names: list[str] = []
+        self._started = time.monotonic()
+        self._arrays: set[str] = set()
+        self.done: dict[str, dict[str, Any]] = {}
+        if fresh or not self._resume():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
+            write_json(self._folder / "plan.json", self._plan)
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        """An output array, memory-mapped for writing, with what an interrupted run stored in it."""
+        self.path(name)
+        return self._open(name, shape, dtype)
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        """The like of `array`, but to work with until the stage is published: no output."""
+        return self._open(name, shape, dtype)
+
+    def save(self, name: str, array: np.ndarray) -> None:
+        """Write a small output array at once."""
+        np.save(self.path(name), array, allow_pickle=False)
+
+    def path(self, name: str) -> Path:
+        """Where to write an output, until `publish` moves it into place."""
+        if name not in self._names:
+            self._names.append(name)
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def mark(self, unit: str, facts: dict[str, Any]) -> None:
+        """Note that a unit of work is stored, with what is to be remembered of it."""
+        self.done[unit] = facts
+        self._note("done", unit, facts)
+
+    def publish(self, **facts: Any) -> dict[str, Any]:
+        """Move the outputs into place, then write the manifest, which holds `facts` as well.
+
+        Returns
+        -------
+        dict
+            The manifest.
+        """
+        manifest = {
+            **self._plan,
+            "outputs": {name: describe(self._folder / name) for name in self._names},
+            **facts,
+            "versions": package_versions(),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        stage = manifest["stage"]
+        previous = self._results.manifest(stage)
+        for name in self._names:
+            with (self._folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+            target = self._results.path(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / name).replace(target)
+        write_json(self._results.path(manifest_name(stage)), manifest)
+        for name in set(previous["outputs"] if previous else ()) - set(self._names):
+            self._results.path(name).unlink(missing_ok=True)
+        shutil.rmtree(self._folder)
+        if not any(self._folder.parent.iterdir()):
+            self._folder.parent.rmdir()
+        return manifest
+
+    def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
+        path = self._folder / name
+        if name in self._arrays:
+            return np.lib.format.open_memmap(path, mode="r+")
+        temporary = path.with_name(f"{path.name}.tmp")
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            # A mapped write to a full disk kills the process; asking for the room fails in words.
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        temporary.replace(path)
+        self._arrays.add(name)
+        self._note("array", name, {})
+        return array
+
+    def _note(self, *line: Any) -> None:
+        with self._journal.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _resume(self) -> bool:
+        """Take up what an interrupted run left, unless it had another plan or is not whole."""
+        try:
+            if json.loads((self._folder / "plan.json").read_text()) != self._plan:
+                return False
+            lines = self._journal.read_text().splitlines() if self._journal.exists() else []
+        except (OSError, ValueError):
+            return False
+        whole = []
+        for line in lines:
+            try:
+                kind, name, facts = json.loads(line)
+            except ValueError:
+                break  # the process was killed while it wrote this line
+            whole.append(line + "\n")
+            if kind == "array":
+                self._arrays.add(name)
+            else:
+                self.done[name] = facts
+        # Without a half-written last line, to which the next one would be glued.
+        self._journal.write_text("".join(whole))
+        if all((self._folder / name).exists() for name in self._arrays):
+            return True
+        self._arrays.clear()
+        self.done.clear()
+        return False
