@@ -17,7 +17,7 @@ import pytest
 
 from drift import artifacts
 from drift.artifacts import ArtifactError, Results
-from drift.draft import Draft
+from drift.draft import Draft, package_versions
 
 RUN = "04_hnsw/faiss_M32_efc200_ef50"
 OTHER_RUN = "04_hnsw/hnswlib_M32_efc200_ef50"
@@ -190,7 +190,7 @@ def test_manifest_describes_tables_and_pages(results):
 def test_manifest_leaves_out_a_package_that_is_not_there(monkeypatch):
     monkeypatch.setattr("drift.draft.PACKAGES", ("numpy", "no-such-package-here"))
 
-    assert set(artifacts.package_versions()) == {"python", "numpy"}
+    assert set(package_versions()) == {"python", "numpy"}
 
 
 def test_manifest_of_a_run_lies_in_its_folder(chain):
