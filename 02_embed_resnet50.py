@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from drift import InputError, blocks, embedding, stage
-from drift.artifacts import Results, content_hash
+from drift.artifacts import Results, content_hash, load_array
 from drift.draft import Draft
+from drift.vectors import check_embeddings
 
 STAGE = "02_embeddings"
 
@@ -143,7 +144,8 @@ def plan_network(args: argparse.Namespace, results: Results) -> Plan:
 def plan_import(args: argparse.Namespace, results: Results) -> Plan:
     if args.weights is not None:
         raise InputError("--weights are of a network, and --from-file computes with none")
-    given = embedding.open_embeddings(args.from_file)
+    given = load_array(args.from_file)
+    check_embeddings(given, str(args.from_file))
     parameters = {"model": None, "from_file": content_hash(args.from_file)}
     n, dim = given.shape
     rows_at_once = max(1, (64 << 20) // (dim * given.itemsize))

@@ -138,7 +138,7 @@ def lists_of_files(
     """Lists of another system: one pair of files, cut for each k."""
     paths = [path.resolve() for path in (*args.exact_lists, *args.ann_lists, args.embeddings)]
     exact_ids, exact_distances, ann_ids, ann_distances, embeddings = map(load_array, paths)
-    check_embeddings(embeddings)
+    check_embeddings(embeddings, str(args.embeddings))
     metrics.check_lists(exact_ids, exact_distances, len(embeddings), "--exact-lists", missing=False)
     metrics.check_lists(ann_ids, ann_distances, len(embeddings), "--ann-lists", missing=True)
     if len(exact_ids) != len(ann_ids):

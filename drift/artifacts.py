@@ -90,12 +90,18 @@ def load_array(path: Path) -> np.ndarray:
     Raises
     ------
     InputError
-        When the file is no such array.
+        When the file is no such array, or one of Python objects, whose code is not run.
     """
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is no array that numpy.save wrote ({error})") from error
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, TypeError, SyntaxError) as error:
+        raise InputError(
+            f"{path} is not a whole .npy file of numbers ({error}): write it with numpy.save"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{path} is an archive of arrays: write one array with numpy.save")
+    return array
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -310,43 +310,6 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         return network
 
 
-def open_embeddings(path: Path) -> np.ndarray:
-    """Open embeddings that were made elsewhere.
-
-    Parameters
-    ----------
-    path : Path
-        An .npy file of numpy's, of any floating type.
-
-    Returns
-    -------
-    ndarray, shape (N, d)
-        Memory-mapped.
-
-    Raises
-    ------
-    InputError
-        When the file is not one, or holds anything but a matrix of floats.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, TypeError, SyntaxError) as error:
-        raise InputError(
-            f"{path} is not a whole .npy file of numbers ({error}): write it with numpy.save"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{path} is an archive of arrays: write one with numpy.save")
-    if array.ndim != 2 or not array.size:
-        raise InputError(
-            f"{path} holds an array of shape {array.shape}: embeddings are a matrix with one row "
-            "for each image, and at least one"
-        )
-    if array.dtype.kind != "f":
-        raise InputError(f"{path} holds {array.dtype}: embeddings are of a floating type")
-    return array
-
-
 def to_float32(embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Some rows of embeddings in single precision.
 

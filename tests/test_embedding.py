@@ -24,6 +24,8 @@ from torchvision import models, transforms
 from torchvision.models import ResNet50_Weights, resnet18, resnet50
 
 from drift import InputError, embedding, images
+from drift.artifacts import load_array
+from drift.vectors import check_embeddings
 
 ROOT = Path(__file__).parent.parent
 
@@ -794,7 +796,8 @@ def given():
 def test_embeddings_of_any_float_are_taken(dtype, order, given, tmp_path):
     array = np.asarray(given, dtype=dtype, order=order)
     np.save(tmp_path / "given.npy", array)
-    opened = embedding.open_embeddings(tmp_path / "given.npy")
+    opened = load_array(tmp_path / "given.npy")
+    check_embeddings(opened)
     taken = embedding.to_float32(opened, 10, 30)
 
     assert isinstance(opened, np.memmap)
@@ -841,7 +844,7 @@ def test_file_that_holds_no_embeddings_is_refused(write, said, tmp_path):
     write(path)
 
     with pytest.raises(InputError, match=said) as caught:
-        embedding.open_embeddings(path)
+        check_embeddings(load_array(path), str(path))
     assert str(path) in str(caught.value)
     assert not (tmp_path / "ran").exists()
 
