@@ -87,9 +87,10 @@ def main(args: argparse.Namespace) -> None:
             write_per_query(per_query, comparison, values)
             by_name = dict(zip(names, values, strict=True))
             of_run, safe = statistics.summarize_run(comparison.grid, by_name, args.seed)
-            curves += [of_run.assign(run=comparison.run), graph_curves(comparison)]
+            of_run = pd.concat([of_run.assign(run=comparison.run), graph_curves(comparison)])
+            curves.append(of_run.sort_values("k", kind="stable"))
             safe_k.append(safe.assign(run=comparison.run))
-    curves = pd.concat(curves).sort_values(["run", "k"], kind="stable")
+    curves = pd.concat(curves)
     curves = curves[["run", "k", "metric", *statistics.SUMMARY]].astype(
         {"k": "int32", "n": "int32"}
     )

@@ -12,6 +12,7 @@ nothing stale.
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
+def _by_numbers(folder: Path) -> list[tuple[int, str]]:
+    """Sorting key by which ``ef50`` comes before ``ef200``."""
+    parts = re.split(r"(\d+)", folder.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
 class Results:
     """A results folder.
 
@@ -214,7 +221,8 @@ class Results:
             Why each other folder below ``04_hnsw/`` is not one of them, by name.
         """
         current, left_out = {}, {}
-        for folder in sorted(path for path in self.path("04_hnsw").glob("*") if path.is_dir()):
+        folders = (path for path in self.path("04_hnsw").glob("*") if path.is_dir())
+        for folder in sorted(folders, key=_by_numbers):
             manifest = self.manifest(f"04_hnsw/{folder.name}")
             if manifest is None:
                 left_out[folder.name] = "no whole run.json"
