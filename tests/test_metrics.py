@@ -8,6 +8,7 @@ import skdim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.lid import embedded, sphere, torus
 from drift import metrics
 from drift.exact import ExactSearch
 
@@ -275,6 +276,18 @@ def test_lid_is_the_maximum_likelihood_estimate_of_another_package():
     )
     np.testing.assert_allclose(metrics.lid(lengths), biased.dimension_pw_, rtol=1e-10)
     np.testing.assert_allclose(metrics.lid(lengths) * 48 / 49, unbiased.dimension_pw_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("manifold", [torus, sphere])
+@pytest.mark.parametrize("dimension", [2, 5, 10, 20])
+def test_lid_on_manifolds_in_64_dimensions_is_that_of_another_package(manifold, dimension):
+    rng = np.random.default_rng(0)
+    x = embedded(manifold(1000, dimension, rng), rng)
+    found = ExactSearch(x).neighbors(np.arange(1000), 100)
+    theirs = skdim.id.MLE(unbiased=False).fit_transform_pw(
+        x, precomputed_knn_arrays=(found.distances.astype(np.float64), found.indices)
+    )
+    np.testing.assert_allclose(metrics.lid(found.distances), theirs, rtol=1e-6)
 
 
 def test_lid_recovers_a_power_law():
