@@ -51,8 +51,14 @@ def arguments() -> argparse.ArgumentParser:
         metavar="BACKEND:EF",
         help="faiss or hnswlib, and efSearch: a number, k for the list's length, or 2k, 3k, ...",
     )
-    add("--m", type=stage.integer(2), default=32, metavar="M", help="links of a node")
-    add("--ef-construction", type=whole, default=200, metavar="EF", help="breadth of the build")
+    add("--m", type=stage.integer(2, 10_000), default=32, metavar="M", help="links of a node")
+    add(
+        "--ef-construction",
+        type=stage.integer(1, 10**6),
+        default=200,
+        metavar="EF",
+        help="breadth of the build",
+    )
     add("--k-min", type=whole, default=10, metavar="K", help="first k of the grid")
     add("--k-max", type=whole, metavar="K", help="last k; without it, stage 03's")
     add("--k-step", type=whole, default=10, metavar="K", help="step of the grid")
@@ -110,7 +116,7 @@ def main(args: argparse.Namespace) -> None:
     if args.replace:
         kept = {run.name for run in runs}
         for folder in results.path("04_hnsw").iterdir():
-            if folder.name not in kept:
+            if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)
     stage.report(f"runs in {results.path('04_hnsw')}", summary(results, runs, grid))
 

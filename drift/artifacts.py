@@ -97,7 +97,7 @@ def load_array(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, TypeError, SyntaxError) as error:
         raise InputError(
-            f"{path} is not a whole .npy file of numbers ({error}): write it with numpy.save"
+            f"{path} is not a whole .npy file of numbers: write it with numpy.save"
         ) from error
     if not isinstance(array, np.ndarray):
         array.close()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from drift.artifacts import Results, describe, manifest_name, write_json
+from drift.artifacts import ArtifactError, Results, describe, manifest_name, write_json
 
 PACKAGES = (
     "torch",
@@ -78,8 +78,9 @@ class Draft:
         self._journal = self._folder / "journal.jsonl"
         self._names: list[str] = []
         self._started = time.monotonic()
-        self._arrays: set[str] = set()
+        self._arrays: dict[str, Any] = {}
         self.done: dict[str, dict[str, Any]] = {}
+        self._require_no_folder(manifest_name(stage))
         if fresh or not self._resume():
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
@@ -101,6 +102,7 @@ class Draft:
     def path(self, name: str) -> Path:
         """Where to write an output, until `publish` moves it into place."""
         if name not in self._names:
+            self._require_no_folder(name)
             self._names.append(name)
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,6 +145,13 @@ class Draft:
             self._folder.parent.rmdir()
         return manifest
 
+    def _require_no_folder(self, name: str) -> None:
+        target = self._results.path(name)
+        if target.is_dir():
+            raise ArtifactError(
+                f"{target} is a folder, and a file is to be written there: remove it"
+            )
+
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         path = self._folder / name
         if name in self._arrays:
@@ -154,8 +163,8 @@ class Draft:
             with temporary.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         temporary.replace(path)
-        self._arrays.add(name)
-        self._note("array", name, {})
+        self._arrays[name] = [path.stat().st_size, list(shape), str(array.dtype)]
+        self._note("array", name, self._arrays[name])
         return array
 
     def _note(self, *line: Any) -> None:
@@ -176,17 +185,24 @@ class Draft:
         for line in lines:
             try:
                 kind, name, facts = json.loads(line)
-            except ValueError:
+            except (ValueError, TypeError):
                 break  # the process was killed while it wrote this line
+            noted = self._arrays if kind == "array" else self.done
+            noted[str(name)] = facts
             whole.append(line + "\n")
-            if kind == "array":
-                self._arrays.add(name)
-            else:
-                self.done[name] = facts
-        # Without a half-written last line, to which the next one would be glued.
-        self._journal.write_text("".join(whole))
-        if all((self._folder / name).exists() for name in self._arrays):
+        if all(self._is_as_noted(name, noted) for name, noted in self._arrays.items()):
+            # Without a half-written last line, to which the next one would be glued.
+            self._journal.write_text("".join(whole))
             return True
         self._arrays.clear()
         self.done.clear()
         return False
+
+    def _is_as_noted(self, name: str, noted: Any) -> bool:
+        """Whether an array has the size, shape and dtype with which it was begun."""
+        path = self._folder / name
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return noted == [path.stat().st_size, list(array.shape), str(array.dtype)]
+        except (OSError, ValueError, EOFError):
+            return False

@@ -269,7 +269,8 @@ def check_k(k: int, n: int, include_self: bool) -> None:
     """Raise InputError when `n` rows are too few for `k` neighbors each."""
     available = n if include_self else n - 1
     if k > available:
+        advice = f"take --k-max {available} at most" if available else "there must be more rows"
         raise InputError(
-            f"{n} rows give a query at most {available} neighbors, fewer than k = {k}: "
-            f"take --k-max {available} at most"
+            f"{n} {'row gives' if n == 1 else 'rows give'} a query at most {available} neighbors, "
+            f"fewer than k = {k}: {advice}"
         )

@@ -253,7 +253,10 @@ def _panels(
         f"k, neighbors asked for\nmean over {n:,} queries; band: 95 % interval of the mean",
         fontsize="small",
     )
+    first, last = curves["k"].min(), curves["k"].max()
+    margin = max(1, 0.04 * (last - first))
     for axes in grid.flat:
+        axes.set_xlim(first - margin, last + margin)
         axes.grid(color="0.9")
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(
@@ -311,9 +314,10 @@ def _line(axes: Axes, ks: pd.Index, values: pd.Series, style: Style) -> None:
 def _draw_exact(axes: Axes, curves: pd.DataFrame, metric: str) -> None:
     """The exact side, which all runs share, with its interval."""
     exact = curves[curves["metric"] == metric].drop_duplicates("k").set_index("k").sort_index()
-    axes.plot(
-        exact.index, exact["mean"], color=EXACT_COLOR, linewidth=2.5, alpha=0.6, label="exact"
-    )
+    # A single point would be no line to be seen.
+    marker = "o" if len(exact) == 1 else None
+    style = {"color": EXACT_COLOR, "linewidth": 2.5, "alpha": 0.6, "marker": marker}
+    axes.plot(exact.index, exact["mean"], label="exact", **style)
     axes.fill_between(
         exact.index, exact["ci_low"], exact["ci_high"], color=EXACT_COLOR, alpha=0.15, lw=0
     )

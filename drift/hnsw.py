@@ -23,7 +23,7 @@ from drift import InputError
 from drift.exact import by_distance, drop_self, neighbor_distances
 
 MISSING = -1
-EF_SEARCH = re.compile("[1-9][0-9]*k?|k")
+EF_SEARCH = re.compile("[1-9][0-9]{0,8}|([1-9][0-9]{0,2})?k")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
         percent = 100 * wide["lid_difference"] / wide["lid_exact"]
         row = {"run": run}
         row |= {f"overlap@{k}": f"{wide['overlap'][k]:.3f}" for k in ks}
-        row |= {f"LID%@{k}": f"{percent[k]:+.1f}" for k in ks}
+        row |= {f"LID%@{k}": f"{percent[k]:+.1f}".replace("+nan", "-") for k in ks}
         row[f"found@{ks[-1]}"] = f"{wide['found'][ks[-1]]:.3f}"
         strictest = _strictest(safe_k, run)
         row[f"safe k ({strictest['tolerance']})"] = strictest["safe_k"]
@@ -90,8 +90,8 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
             kept = f"keeps at least {tolerance:.0%} of the neighbors at every k up to {last}"
         if safe == 0:
             kept = f"keeps less than {tolerance:.0%} of the neighbors already at k = {first}"
-        words = [f"{label} {kept} (overlap {overlap[first]:.3f} at {first}, "]
-        words.append(f"{overlap[last]:.3f} at {last})")
+        ends = [f"{overlap[k]:.3f} at {k}" for k in dict.fromkeys((first, last))]
+        words = [f"{label} {kept} (overlap {', '.join(ends)})"]
         if np.isfinite(strictest["onset"]):
             words.append(f", drifts from about k = {strictest['onset']:.0f} on")
         if wide["found"][last] < 1:
@@ -99,9 +99,10 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
         difference = (wide["lid_difference"] / wide["lid_exact"]).dropna()
         if len(difference):
             worst = difference.abs().idxmax()
-            words.append(
-                f", and misstates the LID by {difference[worst]:+.1%} at most (k = {worst})"
-            )
+            by = f"{difference[worst]:+.1%} at most (k = {worst})"
+            if abs(difference[worst]) < 0.0005:
+                by = "less than 0.1%"
+            words.append(f", and misstates the LID by {by}")
         sentences.append("".join(words) + ".")
     return sentences
 

@@ -39,7 +39,7 @@ def parser(doc: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        type=integer(1),
+        type=integer(1, 1024),
         metavar="N",
         help="threads to compute with; without it, one for each core",
     )

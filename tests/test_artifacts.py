@@ -832,3 +832,56 @@ def test_written_json_is_whole_and_leaves_no_temporary_file(tmp_path):
 
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1, None, "ü"]}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def spoil_array(folder, content):
+    path = folder / "03_exact_indices.npy"
+    path.write_bytes(content(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: spoil_array(folder, lambda data: data[:-4]),
+        lambda folder: spoil_array(folder, lambda _: b""),
+        lambda folder: np.save(folder / "03_exact_indices.npy", np.zeros((3, 2), np.int64)),
+        lambda folder: np.save(folder / "03_exact_indices.npy", np.zeros((2, 3), np.int32)),
+    ],
+)
+def test_draft_with_a_spoilt_array_is_begun_anew(spoil, results):
+    def begin():
+        draft = Draft(results, "03_exact", {}, {})
+        return draft, draft.array("03_exact_indices.npy", (3, 2), np.int32)
+
+    draft, array = begin()
+    array[:] = 7
+    array.flush()
+    draft.mark("(0, 3)", {"recomputed": 0})
+    again, array = begin()
+    assert again.done == {"(0, 3)": {"recomputed": 0}}
+    assert (array == 7).all()
+
+    spoil(results.path(".draft/03_exact"))
+    anew, array = begin()
+    assert anew.done == {}
+    assert (array.shape, array.dtype) == ((3, 2), np.int32)
+    assert (array == 0).all()
+
+
+@pytest.mark.parametrize("line", ["5", "null", "[1]", '["done", "x"]', "{}", '"done"'])
+def test_draft_stops_reading_its_journal_at_a_line_that_is_none(line, results):
+    draft = Draft(results, "03_exact", {}, {})
+    draft.mark("first", {})
+    with results.path(".draft/03_exact/journal.jsonl").open("a") as journal:
+        journal.write(f"{line}\n")
+    assert Draft(results, "03_exact", {}, {}).done == {"first": {}}
+
+
+def test_folder_in_place_of_an_output_is_named_before_any_work(results):
+    results.path("03_queries.npy").mkdir(parents=True)
+    draft = Draft(results, "03_exact", {}, {})
+    with pytest.raises(ArtifactError, match=r"03_queries.npy is a folder"):
+        draft.save("03_queries.npy", np.arange(3))
+    results.path("06_figures.json").mkdir()
+    with pytest.raises(ArtifactError, match=r"06_figures.json is a folder"):
+        Draft(results, "06_figures", {}, {})
