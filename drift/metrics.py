@@ -85,12 +85,13 @@ def measure(
     dict of ndarray of float64, shape (Q,)
         In the order of `METRICS`.
     """
-    shift = barycenter_shift(embeddings, exact_indices, ann_indices)
+    matched = _match(exact_indices, ann_indices)
+    shift = _shift(embeddings, exact_indices, ann_indices, *matched)
     lid_exact, lid_ann = lid(exact_distances), lid(ann_distances)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = shift / kth_distance(exact_distances)
     return {
-        "overlap": neighborhood_overlap(exact_indices, ann_indices),
+        "overlap": matched[0].sum(axis=1) / exact_indices.shape[1],
         "recall": recall(exact_distances, ann_distances),
         "found": found(ann_indices),
         "mean_distance_exact": mean_distance(exact_distances),
@@ -185,7 +186,8 @@ def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> 
     ndarray of float64, shape (Q,)
         From 0 to 1.
     """
-    return _isin_rows(ann_indices, exact_indices).sum(axis=1) / exact_indices.shape[1]
+    ann_in_exact, _ = _match(exact_indices, ann_indices)
+    return ann_in_exact.sum(axis=1) / exact_indices.shape[1]
 
 
 def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray:
@@ -253,34 +255,7 @@ def barycenter_shift(
     ndarray of float64, shape (Q,)
         In the unit of the embeddings; NaN where nothing was returned.
     """
-    vectors = torch.from_numpy(embeddings)
-    shift = np.empty(len(exact_indices))
-    k, d = exact_indices.shape[1], embeddings.shape[1]
-    for start, stop in row_blocks(len(exact_indices), bytes_per_row=2 * k * 16 + d * 4):
-        exact, ann = exact_indices[start:stop], ann_indices[start:stop]
-        there = ann >= 0
-        with np.errstate(divide="ignore"):
-            ann_weight = 1 / there.sum(axis=1, keepdims=True)
-        ids = np.concatenate([exact, ann], axis=1)
-        weights = np.concatenate(
-            [
-                1 / k - np.where(_isin_rows(exact, ann), ann_weight, 0),
-                np.where(_isin_rows(ann, exact), 0, -ann_weight),
-            ],
-            axis=1,
-        )
-        used = (ids >= 0) & (weights != 0)
-        offsets = np.concatenate([[0], used.sum(axis=1).cumsum()[:-1]])
-        difference = torch.nn.functional.embedding_bag(
-            torch.from_numpy(ids[used].astype(np.int64)),
-            vectors,
-            torch.from_numpy(offsets),
-            mode="sum",
-            per_sample_weights=torch.from_numpy(weights[used].astype(np.float32)),
-        ).numpy()
-        norm = np.sqrt(np.einsum("qd,qd->q", difference, difference, dtype=np.float64))
-        shift[start:stop] = np.where(there.any(axis=1), norm, np.nan)
-    return shift
+    return _shift(embeddings, exact_indices, ann_indices, *_match(exact_indices, ann_indices))
 
 
 def lid(distances: np.ndarray) -> np.ndarray:
@@ -363,15 +338,58 @@ def orphans(indices: np.ndarray, n: int) -> float:
     return float((occurrences(indices, n) == 0).mean())
 
 
-def _isin_rows(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Whether each id is in the same row of the other array; -1 is in none."""
-    # A mark for each row of the set, for a few queries at a time. One column more than there are
-    # ids takes the marks of -1, the last column, and is wiped.
-    width = max(int(ids.max(initial=-1)), int(others.max(initial=-1))) + 2
-    result = np.empty(ids.shape, bool)
-    for start, stop in row_blocks(len(ids), bytes_per_row=width, budget=4 << 20):
-        marks = np.zeros((stop - start, width), bool)
-        np.put_along_axis(marks, others[start:stop], True, axis=1)
-        marks[:, -1] = False
-        result[start:stop] = np.take_along_axis(marks, ids[start:stop], axis=1)
-    return result
+def _shift(
+    embeddings: np.ndarray,
+    exact_indices: np.ndarray,
+    ann_indices: np.ndarray,
+    ann_in_exact: np.ndarray,
+    exact_in_ann: np.ndarray,
+) -> np.ndarray:
+    vectors = torch.from_numpy(embeddings)
+    shift = np.empty(len(exact_indices))
+    k, d = exact_indices.shape[1], embeddings.shape[1]
+    for start, stop in row_blocks(len(exact_indices), bytes_per_row=2 * k * 16 + d * 4):
+        exact, ann = exact_indices[start:stop], ann_indices[start:stop]
+        there = ann >= 0
+        with np.errstate(divide="ignore"):
+            ann_weight = 1 / there.sum(axis=1, keepdims=True)
+        exact_weights = 1 / k - np.where(exact_in_ann[start:stop], ann_weight, 0)
+        ann_weights = np.where(ann_in_exact[start:stop], 0, -ann_weight)
+        ids = np.concatenate([exact, ann], axis=1)
+        weights = np.concatenate([exact_weights, ann_weights], axis=1)
+        used = (ids >= 0) & (weights != 0)
+        offsets = np.concatenate([[0], used.sum(axis=1).cumsum()[:-1]])
+        difference = torch.nn.functional.embedding_bag(
+            torch.from_numpy(ids[used].astype(np.int64)),
+            vectors,
+            torch.from_numpy(offsets),
+            mode="sum",
+            per_sample_weights=torch.from_numpy(weights[used].astype(np.float32)),
+        )
+        norm = torch.linalg.vector_norm(difference, dim=1).numpy()
+        shift[start:stop] = np.where(there.any(axis=1), norm, np.nan)
+    return shift
+
+
+def _match(exact: np.ndarray, ann: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each id of one list is in the other of the same row, both ways; -1 is in none.
+
+    Returns
+    -------
+    ann_in_exact, exact_in_ann : ndarray of bool
+        Of the shapes of `ann` and `exact`.
+    """
+    # The rank of every id in the exact list, for a few queries at a time. One column more than
+    # there are ids takes the rank of -1, the last column, and is wiped.
+    width = max(int(exact.max(initial=-1)), int(ann.max(initial=-1))) + 2
+    ann_in_exact, exact_in_ann = np.empty(ann.shape, bool), np.zeros(exact.shape, bool)
+    ranks_in_order = np.arange(exact.shape[1], dtype=np.int32)[None]
+    for start, stop in row_blocks(len(exact), bytes_per_row=4 * width, budget=4 << 20):
+        ranks = np.full((stop - start, width), -1, np.int32)
+        np.put_along_axis(ranks, exact[start:stop], ranks_in_order, axis=1)
+        ranks[:, -1] = -1
+        rank = np.take_along_axis(ranks, ann[start:stop], axis=1)
+        ann_in_exact[start:stop] = rank >= 0
+        row, column = np.nonzero(rank >= 0)
+        exact_in_ann[start + row, rank[row, column]] = True
+    return ann_in_exact, exact_in_ann

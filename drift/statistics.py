@@ -13,6 +13,8 @@ OVERLAP_TOLERANCES = (0.99, 0.95, 0.90)
 LID_TOLERANCES = (0.01, 0.05, 0.10)
 # More weights than this are not held at a time (64 MB).
 _WEIGHTS_AT_ONCE = 8_000_000
+# And no more values than this are resampled together (32 MB).
+_VALUES_AT_ONCE = 4_000_000
 
 
 def summarize(values: np.ndarray, resampled_means: np.ndarray) -> dict[str, float]:
@@ -227,14 +229,17 @@ def summarize_run(
         lies within plus or minus the tolerance.
     """
     rows, resampled_loss = [], None
-    for metric, of_metric in values.items():
-        means = bootstrap_means(of_metric, seed, n_resamples)
-        if metric == "overlap":
-            resampled_loss = 1 - means
-        rows += [
-            {"k": k, "metric": metric, **summarize(v, m)}
-            for k, v, m in zip(ks, of_metric, means, strict=True)
-        ]
+    names = list(values)
+    # Metrics are resampled together, as many as fit: drawing the resamples is half of the work.
+    together = max(1, _VALUES_AT_ONCE // values[names[0]].size)
+    for first in range(0, len(names), together):
+        group = names[first : first + together]
+        means = bootstrap_means(np.concatenate([values[name] for name in group]), seed, n_resamples)
+        for name, of_metric in zip(group, np.split(means, len(group)), strict=True):
+            if name == "overlap":
+                resampled_loss = 1 - of_metric
+            for k, at_k, resampled in zip(ks, values[name], of_metric, strict=True):
+                rows.append({"k": k, "metric": name, **summarize(at_k, resampled)})
     curves = pd.DataFrame(rows)
 
     grid = np.array(ks)
