@@ -161,13 +161,16 @@ def lists_of_files(
 
 def measure(comparison: Comparison, draft: Draft, names: list[str]) -> np.ndarray:
     """Every per-query metric of a run: float64 (metrics, grid, queries)."""
+    notebook = {metric.name for metric in metrics.NOTEBOOK_METRICS} <= set(names)
     shape = (len(names), len(comparison.grid), len(comparison.queries))
     values = draft.scratch(f"{comparison.run}.npy", shape, np.float64)
 
     def compute(unit: tuple[str, int]) -> dict[str, np.ndarray]:
         lists = comparison.lists(unit[1])
         measured = metrics.measure(*lists, comparison.embeddings)
-        return measured | metrics.measure_notebook(lists[1], lists[3])
+        if notebook:
+            measured |= metrics.measure_notebook(lists[1], lists[3])
+        return measured
 
     def store(unit: tuple[str, int], measured: dict[str, np.ndarray]) -> None:
         values[:, comparison.grid.index(unit[1])] = [measured[name] for name in names]
