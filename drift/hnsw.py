@@ -69,9 +69,7 @@ class HnswRun:
     ef_search: str
 
     def __post_init__(self) -> None:
-        if self.graph.backend not in BACKENDS or not re.fullmatch(
-            "[1-9][0-9]*k?|k", self.ef_search
-        ):
+        if self.graph.backend not in BACKENDS or not EF_SEARCH.fullmatch(self.ef_search):
             raise InputError(
                 f"{self.graph.backend}:{self.ef_search} is no run: write BACKEND:EF, with BACKEND "
                 f"one of {', '.join(BACKENDS)} and EF a whole number, k, or a multiple like 2k"

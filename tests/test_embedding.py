@@ -932,7 +932,7 @@ def write_nan(path):
     ("write", "said"),
     [
         (write_nan, "row 17"),
-        (lambda path: np.save(path, np.full((3, 3), 1e39)), "row 0"),
+        (lambda path: np.save(path, np.full((3, 3), 1e39)), "rescale"),
         (lambda path: np.save(path, np.ones(6)), "(6,)"),
         (save_objects, "bad.npy"),
         (lambda path: path.write_bytes(b""), "bad.npy"),
