@@ -111,12 +111,12 @@ class ExactSearch:
         # Queries that lie close together share candidates: one after the other, they find them in
         # the processor's cache.
         anchors = self._centered[:: max(1, n // ANCHORS)]
-        _, anchor = faiss.knn(self._centered[queries], anchors, 1)
+        points = self._centered[queries]
+        _, anchor = faiss.knn(points, anchors, 1)
         order = np.argsort(anchor[:, 0], kind="stable")
-        queries = queries[order]
+        queries, points = queries[order], points[order]
 
         proposed = min(n, k + SLACK)
-        points = self._centered[queries]
         expanded, candidates = faiss.knn(points, self._centered, proposed)
         indices, distances = self._nearest(queries, candidates, k, include_self)
 

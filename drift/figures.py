@@ -65,24 +65,14 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
 
 def overlap(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
     """Neighborhood overlap over k."""
-    figure, (axes,) = _panels(
-        1, curves, "Share of the exact k nearest neighbors that the index found"
-    )
-    _draw_runs(axes, curves, "overlap", styles)
-    _from_data_up_to_one(axes, "neighborhood overlap")
-    _mark_ef(axes, styles)
-    _label_ends(axes)
-    return figure
+    title = "Share of the exact k nearest neighbors that the index found"
+    return _share(curves, styles, "overlap", title, "neighborhood overlap")
 
 
 def found(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
     """Share of the neighbors asked for that came back."""
-    figure, (axes,) = _panels(1, curves, "Neighbors returned, of the k asked for")
-    _draw_runs(axes, curves, "found", styles)
-    _from_data_up_to_one(axes, "share returned")
-    _mark_ef(axes, styles)
-    _label_ends(axes)
-    return figure
+    title = "Neighbors returned, of the k asked for"
+    return _share(curves, styles, "found", title, "share returned")
 
 
 def distances(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
@@ -156,7 +146,8 @@ def published(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
             axes.plot(exact.index, exact, color="0.5", linestyle=":", label="ours, exact")
             name = f"{name}_ann"
         finite = theirs[np.isfinite(theirs[name])]
-        axes.plot(finite["k"], finite[name], color=EXACT_COLOR, label="published")
+        label_of_theirs = "published, index" if two_sided else "published"
+        axes.plot(finite["k"], finite[name], color=EXACT_COLOR, label=label_of_theirs)
         for run, style in styles.items():
             series = _series(curves, run, name)["mean"]
             _line(axes, series.index, series, style)
@@ -375,12 +366,18 @@ def _label_ends(axes: Axes) -> None:
         )
 
 
-def _from_data_up_to_one(axes: Axes, label: str) -> None:
-    """A share: the axis goes from 0.95, or lower, to 1, so that 0.999 looks like what it is."""
+def _share(
+    curves: pd.DataFrame, styles: Mapping[str, Style], metric: str, title: str, label: str
+) -> Figure:
+    """A share of neighbors over k, on an axis on which 0.999 looks like what it is."""
+    figure, (axes,) = _panels(1, curves, title)
+    _draw_runs(axes, curves, metric, styles)
     axes.set_ylabel(label)
-    low, _ = axes.get_ylim()
-    low = min(low, 0.95)
+    low = min(axes.get_ylim()[0], 0.95)
     axes.set_ylim(low, 1 + 0.02 * (1 - low))
+    _mark_ef(axes, styles)
+    _label_ends(axes)
+    return figure
 
 
 def _at_least(axes: Axes, low: float, high: float) -> None:
