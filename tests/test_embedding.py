@@ -8,6 +8,7 @@ import re
 import runpy
 import socket
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -725,6 +726,34 @@ def test_batches_are_no_longer_than_asked_for(crops):
     extract(crops)
 
     assert seen == [(3, True), (3, True), (1, True)]
+
+
+def test_next_batch_is_read_while_the_network_computes(crops):
+    reading = [threading.Event() for _ in range(3)]
+
+    class Images:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, batch):
+            reading[batch.start].set()
+            return crops[batch]
+
+    class Network(nn.Module):
+        batch = 0
+
+        def forward(self, x):
+            self.batch += 1
+            if self.batch < 3:
+                assert reading[self.batch].wait(timeout=60), "the next one is not being read"
+                assert not any(event.is_set() for event in reading[self.batch + 1 :]), "only one"
+            return x.mean((2, 3))
+
+    backbone = embedding.Backbone(nn.Identity(), 3, (0.5,) * 3, (0.5,) * 3, "none")
+    extract = embedding.Extractor(backbone, batch_size=1)
+    extract._network = Network()
+
+    assert len(extract(Images())) == 3
 
 
 def test_embedding_again_gives_the_same_bytes(crops, efficientnet):
