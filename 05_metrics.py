@@ -14,7 +14,6 @@ examples
 """
 
 import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +34,14 @@ EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Exact lists, and a run's lists for each k of a grid."""
+    """Exact lists, and a run's lists for each k of its grid: ids and distances, memory-mapped."""
 
     run: str
     parameters: dict[str, Any]
-    grid: list[int]
     embeddings: np.ndarray
     queries: np.ndarray
     exact: tuple[np.ndarray, np.ndarray]
-    ann: Callable[[int], tuple[np.ndarray, np.ndarray]]
-
-    def lists(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Exact ids and distances, and the run's, of length k."""
-        return *(part[:, :k] for part in self.exact), *self.ann(k)
+    ann: dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -81,12 +75,12 @@ def main(args: argparse.Namespace) -> None:
     names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * notebook]
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     curves, safe_k = [], []
-    with pq.ParquetWriter(draft.path("05_per_query.parquet"), per_query_schema(names)) as per_query:
+    with per_query_writer(draft.path("05_per_query.parquet"), names) as per_query:
         for comparison in comparisons:
             values = measure(comparison, draft, names)
             write_per_query(per_query, comparison, values)
             by_name = dict(zip(names, values, strict=True))
-            of_run, safe = statistics.summarize_run(comparison.grid, by_name, args.seed)
+            of_run, safe = statistics.summarize_run(list(comparison.ann), by_name, args.seed)
             of_run = pd.concat([of_run.assign(run=comparison.run), graph_curves(comparison)])
             curves.append(of_run.sort_values("k", kind="stable"))
             safe_k.append(safe.assign(run=comparison.run))
@@ -121,15 +115,13 @@ def lists_of_runs(results: Results) -> tuple[dict[str, Any], list[Comparison], d
     for run, manifest in runs.items():
         inputs |= results.require(*(name for name in manifest["outputs"] if name.endswith(".npy")))
 
-        def ann(k: int, run: str = run) -> tuple[np.ndarray, np.ndarray]:
-            stem = f"04_hnsw/{run}/k{k:04d}"
-            return results.load(f"{stem}_indices.npy"), results.load(f"{stem}_distances.npy")
-
         parameters = manifest["parameters"]
-        grid = parameters["k_grid"]
-        comparisons.append(
-            Comparison(run, parameters, grid, embeddings, queries, tuple(exact), ann)
-        )
+        stems = {k: f"04_hnsw/{run}/k{k:04d}" for k in parameters["k_grid"]}
+        ann = {
+            k: (results.load(f"{stem}_indices.npy"), results.load(f"{stem}_distances.npy"))
+            for k, stem in stems.items()
+        }
+        comparisons.append(Comparison(run, parameters, embeddings, queries, tuple(exact), ann))
     return inputs, comparisons, left_out
 
 
@@ -147,14 +139,14 @@ def lists_of_files(
             f"--exact-lists are of {len(exact_ids)} queries, --ann-lists of {len(ann_ids)}"
         )
     k_max = min(exact_ids.shape[1], ann_ids.shape[1])
+    grid = list(range(10, k_max + 1, 10)) or [k_max]
     lists = Comparison(
         run="lists",
         parameters={"backend": args.ann_lists[0].stem, "ef_search": None},
-        grid=list(range(10, k_max + 1, 10)) or [k_max],
         embeddings=np.ascontiguousarray(embeddings, np.float32),
         queries=np.arange(len(exact_ids), dtype=np.int32),
         exact=(exact_ids, exact_distances),
-        ann=lambda k: (ann_ids[:, :k], ann_distances[:, :k]),
+        ann={k: (ann_ids[:, :k], ann_distances[:, :k]) for k in grid},
     )
     return {str(path): describe(path) for path in paths}, [lists], {}
 
@@ -162,21 +154,26 @@ def lists_of_files(
 def measure(comparison: Comparison, draft: Draft, names: list[str]) -> np.ndarray:
     """Every per-query metric of a run: float64 (metrics, grid, queries)."""
     notebook = {metric.name for metric in metrics.NOTEBOOK_METRICS} <= set(names)
-    shape = (len(names), len(comparison.grid), len(comparison.queries))
+    grid, n_queries = list(comparison.ann), len(comparison.queries)
+    shape = (len(names), len(grid), n_queries)
     values = draft.scratch(f"{comparison.run}.npy", shape, np.float64)
 
-    def compute(unit: tuple[str, int]) -> dict[str, np.ndarray]:
-        lists = comparison.lists(unit[1])
-        measured = metrics.measure(*lists, comparison.embeddings)
+    def compute(unit: tuple[str, int, int]) -> dict[str, np.ndarray]:
+        rows = slice(*unit[1:])
+        exact = [part[rows] for part in comparison.exact]
+        ann = {k: (ids[rows], distances[rows]) for k, (ids, distances) in comparison.ann.items()}
+        measured = metrics.measure(*exact, ann, comparison.embeddings)
         if notebook:
-            measured |= metrics.measure_notebook(lists[1], lists[3])
+            measured |= metrics.measure_notebook(exact[1], ann)
         return measured
 
-    def store(unit: tuple[str, int], measured: dict[str, np.ndarray]) -> None:
-        values[:, comparison.grid.index(unit[1])] = [measured[name] for name in names]
+    def store(unit: tuple[str, int, int], measured: dict[str, np.ndarray]) -> None:
+        values[:, :, slice(*unit[1:])] = [measured[name] for name in names]
         values.flush()
 
-    units = [(comparison.run, k) for k in comparison.grid]
+    # Ids and distances of all lengths, and one row of each metric for each of them.
+    bytes_per_row = 8 * sum(grid) + 16 * len(names) * len(grid)
+    units = [(comparison.run, *rows) for rows in blocks.row_blocks(n_queries, bytes_per_row)]
     blocks.run(units, compute, store, draft, comparison.run)
     return values
 
@@ -185,23 +182,25 @@ def graph_curves(comparison: Comparison) -> pd.DataFrame:
     """Hubness and orphans over k, where every row was searched for: they describe whole graphs."""
     n = len(comparison.embeddings)
     rows = []
-    for k in comparison.grid if len(comparison.queries) == n else []:
-        exact, _, ann, _ = comparison.lists(k)
-        for side, ids in (("exact", exact), ("ann", ann)):
+    for k, (ann, _) in comparison.ann.items() if len(comparison.queries) == n else ():
+        for side, ids in (("exact", comparison.exact[0][:, :k]), ("ann", ann)):
+            counts = metrics.occurrences(ids, n)
             for name, measured in (("hubness", metrics.hubness), ("orphans", metrics.orphans)):
-                rows.append((comparison.run, k, f"{name}_{side}", measured(ids, n), n))
+                rows.append((comparison.run, k, f"{name}_{side}", measured(counts), n))
     return pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])
 
 
-def per_query_schema(names: list[str]) -> pa.Schema:
+def per_query_writer(path: Path, names: list[str]) -> pq.ParquetWriter:
     keys = [("run", pa.string()), ("k", pa.int32()), ("query", pa.int32())]
-    return pa.schema(keys + [(name, pa.float64()) for name in names])
+    schema = pa.schema(keys + [(name, pa.float64()) for name in names])
+    # Looking for repeated values among floats takes longer than writing them.
+    return pq.ParquetWriter(path, schema, use_dictionary=["run"])
 
 
 def write_per_query(writer: pq.ParquetWriter, comparison: Comparison, values: np.ndarray) -> None:
     """Append a run to the table of single queries, one row group for each k."""
     n = len(comparison.queries)
-    for at, k in enumerate(comparison.grid):
+    for at, k in enumerate(comparison.ann):
         keys = [np.full(n, comparison.run), np.full(n, k, np.int32), comparison.queries]
         columns = [pa.array(column) for column in (*keys, *values[:, at])]
         writer.write_table(pa.table(columns, schema=writer.schema))

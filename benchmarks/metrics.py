@@ -8,10 +8,14 @@ loops over queries for overlap, LID and barycenter shift alone.
 """
 
 import argparse
+import runpy
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +23,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.vectors import clustered
-from drift import metrics, statistics
+from drift import metrics
 from drift.exact import ExactSearch
 from drift.hnsw import FaissHnsw, Graph, hnsw_neighbors
+from drift.statistics import summarize_run
 
+ROOT = Path(__file__).parent.parent
 GRID = list(range(10, 251, 10))
 
 
@@ -50,28 +56,25 @@ def main() -> None:
     index = FaissHnsw.build(x, Graph("faiss", 32, 200))
     ann = {k: hnsw_neighbors(index, x, queries, [k], 50)[0][k] for k in GRID}
 
+    stage = SimpleNamespace(**runpy.run_path(str(ROOT / "05_metrics.py")))
+    compared = stage.Comparison("run", {}, x, queries, exact, ann)
+    names = [metric.name for metric in metrics.METRICS]
     seconds = {}
 
-    def timed(part: str, run):
+    def timed(part: str, run: Callable[[], Any]) -> Any:
         begun = time.perf_counter()
         result = run()
-        seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - begun
+        seconds[part] = time.perf_counter() - begun
         return result
 
-    values = np.empty((len(metrics.METRICS), len(GRID), args.rows))
-    for at, k in enumerate(GRID):
-        lists = exact[0][:, :k], exact[1][:, :k], *ann[k]
-        values[:, at] = list(timed("metrics", lambda of=lists: metrics.measure(*of, x)).values())
-        timed("hubness", lambda of=lists: [metrics.hubness(ids, len(x)) for ids in (of[0], of[2])])
-    by_name = dict(zip((metric.name for metric in metrics.METRICS), values, strict=True))
-    curves, _ = timed(
-        "bootstrap, curves, onset", lambda: statistics.summarize_run(GRID, by_name, 0)
-    )
+    measured = timed("metrics of each query", lambda: metrics.measure(*exact, ann, x))
+    timed("hubness, orphans", lambda: stage.graph_curves(compared))
+    curves, _ = timed("bootstrap, curves, onset", lambda: summarize_run(GRID, measured, 0))
     with tempfile.TemporaryDirectory() as folder:
 
         def write() -> None:
-            flat = {name: of.ravel() for name, of in by_name.items()}
-            pd.DataFrame(flat).to_parquet(Path(folder) / "per_query.parquet")
+            with stage.per_query_writer(Path(folder) / "per_query.parquet", names) as writer:
+                stage.write_per_query(writer, compared, np.stack(list(measured.values())))
             curves.to_parquet(Path(folder) / "curves.parquet")
 
         timed("tables written", write)

@@ -6,6 +6,7 @@ return is id -1 at distance +inf, at the end of its row. Results are float64, on
 query.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 from drift import InputError
 from drift.blocks import row_blocks
+from drift.neighborhoods import Step, steps
 
 
 @dataclass(frozen=True)
@@ -65,39 +67,42 @@ GRAPH_METRICS = (
 def measure(
     exact_indices: np.ndarray,
     exact_distances: np.ndarray,
-    ann_indices: np.ndarray,
-    ann_distances: np.ndarray,
+    ann: Mapping[int, tuple[np.ndarray, np.ndarray]],
     embeddings: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """All of `METRICS`, for lists of one length.
+    """All of `METRICS`, for lists of G lengths in one pass.
 
     Parameters
     ----------
-    exact_indices, ann_indices : ndarray of int, shape (Q, k)
-        Ids of the neighbors, rows of `embeddings`.
-    exact_distances, ann_distances : ndarray of float, shape (Q, k)
+    exact_indices : ndarray of int, shape (Q, K)
+        Ids of the exact neighbors, rows of `embeddings`; the exact list of length k is the first k.
+    exact_distances : ndarray of float, shape (Q, K)
         Their Euclidean distances.
+    ann : mapping of int to (ndarray of int, ndarray of float), shape (Q, k) each
+        For each length k <= K, ascending, ids and distances that the index returned.
     embeddings : ndarray of float32, shape (N, d)
         The vectors.
 
     Returns
     -------
-    dict of ndarray of float64, shape (Q,)
+    dict of ndarray of float64, shape (G, Q)
         In the order of `METRICS`.
     """
-    matched = _match(exact_indices, ann_indices)
-    shift = _shift(embeddings, exact_indices, ann_indices, *matched)
-    lid_exact, lid_ann = lid(exact_distances), lid(ann_distances)
+    ks = list(ann)
+    common, shift = _compare(exact_indices, [ids for ids, _ in ann.values()], embeddings)
+    kth_exact = exact_distances[:, np.array(ks) - 1].T.astype(np.float64)
+    lid_exact = _lids(exact_distances, ks)
+    lid_ann = np.stack([lid(distances) for _, distances in ann.values()])
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = shift / kth_distance(exact_distances)
+        relative = shift / kth_exact
     return {
-        "overlap": matched[0].sum(axis=1) / exact_indices.shape[1],
-        "recall": recall(exact_distances, ann_distances),
-        "found": found(ann_indices),
-        "mean_distance_exact": mean_distance(exact_distances),
-        "mean_distance_ann": mean_distance(ann_distances),
-        "kth_distance_exact": kth_distance(exact_distances),
-        "kth_distance_ann": kth_distance(ann_distances),
+        "overlap": common / np.array(ks)[:, None],
+        "recall": np.stack([recall(exact_distances[:, :k], ann[k][1]) for k in ks]),
+        "found": np.stack([found(ids) for ids, _ in ann.values()]),
+        "mean_distance_exact": _mean_distances(exact_distances, ks),
+        "mean_distance_ann": np.stack([mean_distance(distances) for _, distances in ann.values()]),
+        "kth_distance_exact": kth_exact,
+        "kth_distance_ann": np.stack([kth_distance(distances) for _, distances in ann.values()]),
         "barycenter_shift": shift,
         "barycenter_shift_relative": np.where(np.isfinite(relative), relative, np.nan),
         "lid_exact": lid_exact,
@@ -107,19 +112,23 @@ def measure(
 
 
 def measure_notebook(
-    exact_distances: np.ndarray, ann_distances: np.ndarray
+    exact_distances: np.ndarray, ann: Mapping[int, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """All of `NOTEBOOK_METRICS`, for lists of one length that include the query itself.
+    """All of `NOTEBOOK_METRICS`, for lists that include the query itself; else as `measure`.
 
     A row that came back short has no k-th distance, and is NaN.
     """
-    with np.errstate(invalid="ignore"):
-        last = np.where(np.isfinite(ann_distances[:, -1]), ann_distances[:, -1], np.nan)
+    exact = [exact_distances[:, :k] for k in ann]
+    returned = [distances for _, distances in ann.values()]
+    kth_exact, kth_ann = (
+        np.stack([distances[:, -1] for distances in side]).astype(np.float64)
+        for side in (exact, returned)
+    )
     return {
-        "kth_squared_distance_exact": exact_distances[:, -1].astype(np.float64) ** 2,
-        "kth_squared_distance_ann": last.astype(np.float64) ** 2,
-        "lid_notebook_exact": lid_notebook(exact_distances),
-        "lid_notebook_ann": lid_notebook(ann_distances),
+        "kth_squared_distance_exact": kth_exact**2,
+        "kth_squared_distance_ann": np.where(np.isfinite(kth_ann), kth_ann, np.nan) ** 2,
+        "lid_notebook_exact": np.stack([lid_notebook(distances) for distances in exact]),
+        "lid_notebook_ann": np.stack([lid_notebook(distances) for distances in returned]),
     }
 
 
@@ -186,8 +195,8 @@ def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> 
     ndarray of float64, shape (Q,)
         From 0 to 1.
     """
-    ann_in_exact, _ = _match(exact_indices, ann_indices)
-    return ann_in_exact.sum(axis=1) / exact_indices.shape[1]
+    (common,), _ = _compare(exact_indices, [ann_indices])
+    return common / exact_indices.shape[1]
 
 
 def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray:
@@ -222,10 +231,7 @@ def found(ann_indices: np.ndarray) -> np.ndarray:
 
 def mean_distance(distances: np.ndarray) -> np.ndarray:
     """Mean of the distances returned, (Q, k) to (Q,); NaN where there is none."""
-    there = np.isfinite(distances)
-    total = np.where(there, distances, 0).sum(axis=1, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return total / there.sum(axis=1)
+    return _mean_distances(distances, [distances.shape[1]])[0]
 
 
 def kth_distance(distances: np.ndarray) -> np.ndarray:
@@ -240,8 +246,7 @@ def barycenter_shift(
 ) -> np.ndarray:
     """Distance between the mean of the exact neighbors and the mean of those that were returned.
 
-    Only the rows whose weights in the two means differ are read: where nothing is missing, the few
-    rows that are in one list and not in the other.
+    Where nothing is missing, only the rows that are in one list and not in the other are read.
 
     Parameters
     ----------
@@ -255,7 +260,8 @@ def barycenter_shift(
     ndarray of float64, shape (Q,)
         In the unit of the embeddings; NaN where nothing was returned.
     """
-    return _shift(embeddings, exact_indices, ann_indices, *_match(exact_indices, ann_indices))
+    _, (shift,) = _compare(exact_indices, [ann_indices], embeddings)
+    return shift
 
 
 def lid(distances: np.ndarray) -> np.ndarray:
@@ -279,18 +285,7 @@ def lid(distances: np.ndarray) -> np.ndarray:
     Levina and Bickel (2005), Maximum likelihood estimation of intrinsic dimension.
     Amsaleg et al. (2015), Estimating local intrinsic dimensionality.
     """
-    radius = kth_distance(distances)[:, None]
-    used = np.isfinite(distances) & (distances > 0)
-    logs = np.log(
-        np.where(used, distances, radius).astype(np.float64),
-        where=radius > 0,
-        out=np.zeros(distances.shape),
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs -= np.log(radius)
-        # r_m itself is among the used ones, adds ln 1 = 0 to the sum, and is not counted.
-        mean = np.where(used, logs, 0).sum(axis=1) / (used.sum(axis=1) - 1)
-        return np.where(mean < 0, -1 / mean, np.nan)
+    return _lids(distances, [distances.shape[1]])[0]
 
 
 def lid_notebook(distances: np.ndarray) -> np.ndarray:
@@ -319,77 +314,121 @@ def lid_notebook(distances: np.ndarray) -> np.ndarray:
 
 def occurrences(indices: np.ndarray, n: int) -> np.ndarray:
     """How many of the lists each of `n` rows is in: (Q, k) ids to int64 (n,)."""
-    return np.bincount(indices[indices >= 0], minlength=n)
+    return np.bincount(indices.ravel() + 1, minlength=n + 1)[1:]
 
 
-def hubness(indices: np.ndarray, n: int) -> float:
-    """Skewness of the k-occurrence counts; 0 where all rows occur equally often.
+def hubness(counts: np.ndarray) -> float:
+    """Skewness of the k-occurrence counts, (n,); 0 where all rows occur equally often.
 
     References
     ----------
     Radovanovic, Nanopoulos and Ivanovic (2010), Hubs in space.
     """
-    counts = occurrences(indices, n)
     return 0.0 if counts.min() == counts.max() else float(scipy.stats.skew(counts))
 
 
-def orphans(indices: np.ndarray, n: int) -> float:
-    """Share of `n` rows that are in no list."""
-    return float((occurrences(indices, n) == 0).mean())
+def orphans(counts: np.ndarray) -> float:
+    """Share of rows that are in no list, from the k-occurrence counts, (n,)."""
+    return float((counts == 0).mean())
 
 
-def _shift(
-    embeddings: np.ndarray,
+def _compare(
     exact_indices: np.ndarray,
-    ann_indices: np.ndarray,
-    ann_in_exact: np.ndarray,
-    exact_in_ann: np.ndarray,
-) -> np.ndarray:
-    vectors = torch.from_numpy(embeddings)
-    shift = np.empty(len(exact_indices))
-    k, d = exact_indices.shape[1], embeddings.shape[1]
-    for start, stop in row_blocks(len(exact_indices), bytes_per_row=2 * k * 16 + d * 4):
-        exact, ann = exact_indices[start:stop], ann_indices[start:stop]
-        there = ann >= 0
-        with np.errstate(divide="ignore"):
-            ann_weight = 1 / there.sum(axis=1, keepdims=True)
-        exact_weights = 1 / k - np.where(exact_in_ann[start:stop], ann_weight, 0)
-        ann_weights = np.where(ann_in_exact[start:stop], 0, -ann_weight)
-        ids = np.concatenate([exact, ann], axis=1)
-        weights = np.concatenate([exact_weights, ann_weights], axis=1)
-        used = (ids >= 0) & (weights != 0)
-        offsets = np.concatenate([[0], used.sum(axis=1).cumsum()[:-1]])
-        difference = torch.nn.functional.embedding_bag(
-            torch.from_numpy(ids[used].astype(np.int64)),
-            vectors,
-            torch.from_numpy(offsets),
-            mode="sum",
-            per_sample_weights=torch.from_numpy(weights[used].astype(np.float32)),
-        )
-        norm = torch.linalg.vector_norm(difference, dim=1).numpy()
-        shift[start:stop] = np.where(there.any(axis=1), norm, np.nan)
-    return shift
-
-
-def _match(exact: np.ndarray, ann: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each id of one list is in the other of the same row, both ways; -1 is in none.
+    ann_indices: Sequence[np.ndarray],
+    embeddings: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Common neighbors, and with `embeddings` the barycenter shift, for lists of each length.
 
     Returns
     -------
-    ann_in_exact, exact_in_ann : ndarray of bool
-        Of the shapes of `ann` and `exact`.
+    common : ndarray of int, shape (G, Q)
+    shift : ndarray of float64, shape (G, Q)
+        NaN where nothing was returned.
     """
-    # The rank of every id in the exact list, for a few queries at a time. One column more than
-    # there are ids takes the rank of -1, the last column, and is wiped.
-    width = max(int(exact.max(initial=-1)), int(ann.max(initial=-1))) + 2
-    ann_in_exact, exact_in_ann = np.empty(ann.shape, bool), np.zeros(exact.shape, bool)
-    ranks_in_order = np.arange(exact.shape[1], dtype=np.int32)[None]
-    for start, stop in row_blocks(len(exact), bytes_per_row=4 * width, budget=4 << 20):
-        ranks = np.full((stop - start, width), -1, np.int32)
-        np.put_along_axis(ranks, exact[start:stop], ranks_in_order, axis=1)
-        ranks[:, -1] = -1
-        rank = np.take_along_axis(ranks, ann[start:stop], axis=1)
-        ann_in_exact[start:stop] = rank >= 0
-        row, column = np.nonzero(rank >= 0)
-        exact_in_ann[start + row, rank[row, column]] = True
-    return ann_in_exact, exact_in_ann
+    shape = (len(ann_indices), len(exact_indices))
+    common, shift = np.empty(shape, np.int64), np.full(shape, np.nan)
+    if embeddings is None:
+        n, d = 1 + max(int(ids.max(initial=-1)) for ids in (exact_indices, *ann_indices)), 0
+    else:
+        n, d = embeddings.shape
+    bytes_per_row = n + 12 * d + 64 * exact_indices.shape[1]
+    for start, stop in row_blocks(len(exact_indices), bytes_per_row, budget=16 << 20):
+        exact, *lists = (ids[start:stop] for ids in (exact_indices, *ann_indices))
+        if embeddings is not None:
+            shifts = _Shift(embeddings, exact, lists)
+        for at, step in enumerate(steps(exact, lists, n)):
+            common[at, start:stop] = step.common
+            if embeddings is not None:
+                shift[at, start:stop] = shifts.after(step)
+    return common, shift
+
+
+class _Shift:
+    """The barycenter shift of a block of queries, followed from one length of list to the next.
+
+    With S_E and S_A the sums of the k exact and the m returned neighbors, the shift is the norm of
+    S_E / k - S_A / m = (S_E - S_A) / m + S_E (1 / k - 1 / m). The second term is not 0 for the rows
+    that came back short, and only for those S_E itself is kept.
+    """
+
+    def __init__(self, embeddings: np.ndarray, exact: np.ndarray, lists: Sequence[np.ndarray]):
+        self._vectors = torch.from_numpy(embeddings)
+        self._short = np.flatnonzero(np.any([(ids < 0).any(axis=1) for ids in lists], axis=0))
+        self._difference = torch.zeros(len(exact), embeddings.shape[1])
+        self._exact = torch.zeros(len(self._short), embeddings.shape[1])
+
+    def after(self, step: Step) -> np.ndarray:
+        """The shift at the next length, float64 (Q,)."""
+        weights = torch.from_numpy(step.change.data.astype(np.float32))
+        indices, offsets = (
+            torch.from_numpy(of) for of in (step.change.indices, step.change.indptr)
+        )
+        self._difference += torch.nn.functional.embedding_bag(
+            indices, self._vectors, offsets[:-1], mode="sum", per_sample_weights=weights
+        )
+        m = torch.from_numpy(step.returned)
+        shift = torch.linalg.vector_norm(self._difference, dim=1).double() / m
+        if len(self._short):
+            came = torch.from_numpy(step.came[self._short])
+            self._exact += torch.nn.functional.embedding_bag(came, self._vectors, mode="sum")
+            m = m[self._short, None]
+            barycenters = self._difference[self._short] / m + self._exact * (1 / step.k - 1 / m)
+            shift[self._short] = torch.linalg.vector_norm(barycenters, dim=1).double()
+        shift = shift.numpy()
+        # The sums of rows that came and went again are 0 only up to rounding.
+        shift[step.common == step.k] = 0
+        return np.where(step.returned > 0, shift, np.nan)
+
+
+def _sums(values: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Sums of the first k values of each row, for each k: (Q, K) to float64 (G, Q)."""
+    parts = np.add.reduceat(values[:, : ks[-1]], [0, *ks[:-1]], axis=1, dtype=np.float64)
+    return parts.cumsum(axis=1).T
+
+
+def _mean_distances(distances: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """`mean_distance` of the first k, for each k: (Q, K) to (G, Q)."""
+    there = np.isfinite(distances)
+    with np.errstate(invalid="ignore"):
+        return _sums(np.where(there, distances, 0), ks) / _sums(there, ks)
+
+
+def _lids(distances: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """`lid` of the first k, for each k: (Q, K) to (G, Q)."""
+    used = np.isfinite(distances) & (distances > 0)
+    zeros = (distances == 0).sum(axis=1)
+    # In units of the row's last distance the logarithms are small, and so is their rounding.
+    unit = kth_distance(distances)[:, None]
+    logs = np.zeros(distances.shape)
+    np.divide(distances, unit, out=logs, where=used)
+    np.log(logs, out=logs, where=used)
+    lids = np.full((len(ks), len(distances)), np.nan)
+    rows = np.arange(len(distances))
+    for at, (k, count, total) in enumerate(zip(ks, _sums(used, ks), _sums(logs, ks), strict=True)):
+        count = count.astype(int)
+        first, last = (np.minimum(column, k - 1) for column in (zeros, zeros + count - 1))
+        # r_m itself is among the used ones, adds ln 1 = 0 to the sum, and is not counted.
+        varied = (count > 1) & (distances[rows, first] < distances[rows, last])
+        total = total - count * logs[rows, last]
+        lids[at, varied] = -(count[varied] - 1) / total[varied]
+    return lids

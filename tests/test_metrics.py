@@ -119,8 +119,9 @@ def spread_lists(n=400, d=8, k=20, seed=0):
 
 
 def measure(lists):
-    x, *per_query = lists
-    return metrics.measure(*per_query, x)
+    x, exact_ids, exact_lengths, ann_ids, ann_lengths = lists
+    ann = {ann_ids.shape[1]: (ann_ids, ann_lengths)}
+    return {name: of for name, (of,) in metrics.measure(exact_ids, exact_lengths, ann, x).items()}
 
 
 @few_examples
@@ -146,6 +147,60 @@ def test_all_metrics_on_vectors_without_ties():
         np.testing.assert_allclose(
             values, [row[name] for row in expected], rtol=1e-5, atol=1e-6, err_msg=name
         )
+
+
+@few_examples
+@given(neighborhoods(), st.randoms(use_true_random=False))
+def test_lists_of_all_lengths_in_one_pass_are_measured_as_each_by_itself(lists, random):
+    x, exact_ids, exact_lengths, _, _ = lists
+    ann = {}
+    for k in range(1, exact_ids.shape[1] + 1):
+        # A list need not continue the one before it, and can be short where that one was full.
+        rows = []
+        for query in range(len(exact_ids)):
+            others = [i for i in range(len(x)) if i != query]
+            returned = random.sample(others, random.randint(0, k))
+            if ann and random.random() < 0.5:
+                kept = [i for i in ann[k - 1][0][query] if i >= 0]
+                returned = kept + [i for i in returned if i not in kept][: k - len(kept)]
+            rows.append(padded(x, query, by_distance(x, query, returned), k))
+        ids, lengths = (np.array(side) for side in zip(*rows, strict=True))
+        ann[k] = ids.astype(np.int32), lengths.astype(np.float32)
+    together = metrics.measure(exact_ids, exact_lengths, ann, x)
+    for at, (k, of_k) in enumerate(ann.items()):
+        alone = measure((x, exact_ids[:, :k], exact_lengths[:, :k], *of_k))
+        for name, values in alone.items():
+            # A sum that was followed through all lengths was rounded at each of them.
+            atol = 1e-5 * np.abs(x).max() if name.startswith("barycenter") else 1e-12
+            np.testing.assert_allclose(
+                together[name][at], values, rtol=1e-6, atol=atol, err_msg=f"{name} at {k}"
+            )
+
+
+def test_barycenter_shift_is_exact_where_a_list_recovers_or_comes_back_short():
+    # 30 lengths, of which every third is short and every other third complete, at a large offset.
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(size=(400, 16))).astype(np.float32)
+    exact = ExactSearch(x).neighbors(np.arange(400), 60)
+    ann = {}
+    for k in range(2, 61, 2):
+        ids = exact.indices[:, :k].copy()
+        lengths = exact.distances[:, :k].copy()
+        if k % 3:
+            ids[:, k // 2 :], lengths[:, k // 2 :] = -1, INF
+        ann[k] = ids, lengths
+    shift = metrics.measure(exact.indices, exact.distances, ann, x)["barycenter_shift"]
+    for at, k in enumerate(ann):
+        means = [
+            np.array([x[row[row >= 0]].astype(float).mean(axis=0) for row in ids])
+            for ids in (exact.indices[:, :k], ann[k][0])
+        ]
+        expected = np.linalg.norm(means[0] - means[1], axis=1)
+        if k % 3:
+            # Each of k rows is rounded at 1000 by up to 2^-24 of it, and so are their sums.
+            np.testing.assert_allclose(shift[at], expected, atol=1000 * 2.0**-24 * 16)
+        else:
+            assert (shift[at] == 0).all()
 
 
 @few_examples
@@ -377,8 +432,10 @@ def test_notebook_lid_is_dominated_by_the_self_match():
 def test_notebook_measures():
     exact = np.array([[0, 1, 3], [0, 1, 2]], np.float32)
     ann = np.array([[0, 1, 4], [0, 1, INF]], np.float32)
-    measured = metrics.measure_notebook(exact, ann)
+    ids = np.array([[0, 1, 2], [0, 1, -1]])
+    measured = metrics.measure_notebook(exact, {3: (ids, ann)})
     assert list(measured) == [metric.name for metric in metrics.NOTEBOOK_METRICS]
+    measured = {name: of for name, (of,) in measured.items()}
     np.testing.assert_allclose(measured["kth_squared_distance_exact"], [9, 4])
     np.testing.assert_allclose(measured["kth_squared_distance_ann"], [16, NAN])
     np.testing.assert_allclose(
@@ -392,16 +449,17 @@ def test_notebook_measures():
 def test_hubness_and_orphans_of_known_in_degrees():
     # In-degrees 3, 1, 1, 1, 0, 0: mean 1, second and third central moments 1 and 1.
     lists = np.array([[1, 2], [0, 3], [0, -1], [0, -1], [-1, -1], [-1, -1]])
-    np.testing.assert_array_equal(metrics.occurrences(lists, 6), [3, 1, 1, 1, 0, 0])
-    assert metrics.hubness(lists, 6) == pytest.approx(1.0)
-    assert metrics.orphans(lists, 6) == pytest.approx(2 / 6)
+    counts = metrics.occurrences(lists, 6)
+    np.testing.assert_array_equal(counts, [3, 1, 1, 1, 0, 0])
+    assert metrics.hubness(counts) == pytest.approx(1.0)
+    assert metrics.orphans(counts) == pytest.approx(2 / 6)
 
 
 def test_ring_has_neither_hubs_nor_orphans():
     rows = np.arange(9)
-    ring = np.stack([(rows + 1) % 9, (rows - 1) % 9], axis=1)
-    assert metrics.hubness(ring, 9) == 0
-    assert metrics.orphans(ring, 9) == 0
+    ring = metrics.occurrences(np.stack([(rows + 1) % 9, (rows - 1) % 9], axis=1), 9)
+    assert metrics.hubness(ring) == 0
+    assert metrics.orphans(ring) == 0
 
 
 def test_star_has_one_hub():
@@ -409,17 +467,19 @@ def test_star_has_one_hub():
     n = 50
     star = np.zeros((n, 1), int)
     star[0] = 1
+    counts = metrics.occurrences(star, n)
     deviations = np.array([n - 1, 1] + [0] * (n - 2)) - 1
-    assert metrics.hubness(star, n) == pytest.approx(
+    assert metrics.hubness(counts) == pytest.approx(
         (deviations**3).mean() / (deviations**2).mean() ** 1.5
     )
-    assert metrics.orphans(star, n) == pytest.approx((n - 2) / n)
+    assert metrics.orphans(counts) == pytest.approx((n - 2) / n)
 
 
 def test_rows_beyond_the_largest_id_are_orphans():
-    assert metrics.orphans(np.array([[1], [0]]), 8) == pytest.approx(6 / 8)
-    assert metrics.orphans(np.full((4, 2), -1), 4) == 1
-    assert metrics.hubness(np.full((4, 2), -1), 4) == 0
+    nobody = metrics.occurrences(np.full((4, 2), -1), 4)
+    assert metrics.orphans(metrics.occurrences(np.array([[1], [0]]), 8)) == pytest.approx(6 / 8)
+    assert metrics.orphans(nobody) == 1
+    assert metrics.hubness(nobody) == 0
 
 
 def test_tables_of_metrics_name_each_once():
