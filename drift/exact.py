@@ -1,9 +1,7 @@
 """Exact k nearest neighbors, and the distances of given ones.
 
-Euclidean distances in this module are taken from direct differences, sum of (x_i - y_i)^2 in
-float32, by the same FAISS routine wherever they are stored: two lists that hold the same pair hold
-the same number. The expanded form |x|^2 - 2xy + |y|^2 is far faster and far less exact; it only
-proposes candidates.
+Euclidean distances in this module are taken from direct differences, sum of (x_i - y_i)^2. The
+expanded form |x|^2 - 2xy + |y|^2 is far faster and far less exact; it only proposes candidates.
 """
 
 from dataclasses import dataclass
@@ -161,11 +159,11 @@ class ExactSearch:
         self, queries: np.ndarray, candidates: np.ndarray, k: int, include_self: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of given candidates, by direct differences."""
-        distances = neighbor_distances(self._embeddings, queries, candidates)
         if not include_self:
-            distances[candidates == queries[:, None]] = np.inf
+            candidates = np.where(candidates == queries[:, None], -1, candidates)
+        distances = neighbor_distances(self._embeddings, queries, candidates)
         # Most candidates are told apart by their float32 distances; those that are not get better
-        # ones, and only the rows that hold such are sorted again.
+        # ones.
         order = np.argsort(distances, axis=1)
         candidates = np.take_along_axis(candidates, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
@@ -175,9 +173,7 @@ class ExactSearch:
         at, column = np.nonzero(tied)
         others = candidates[at, column]
         distances[at, column] = pair_distances(self._embeddings, queries[at], others)
-        unordered = (distances[:, 1:] <= distances[:, :-1]) & np.isfinite(distances[:, :-1])
-        again = np.flatnonzero(unordered.any(axis=1))
-        candidates[again], distances[again] = by_distance(candidates[again], distances[again])
+        candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
 
 
@@ -305,8 +301,14 @@ def drop_self(
 
 def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort each row by distance, and neighbors at the same distance by id."""
-    order = np.lexsort((indices, distances))
-    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    descends = distances[:, 1:] < distances[:, :-1]
+    descends |= (distances[:, 1:] == distances[:, :-1]) & (indices[:, 1:] < indices[:, :-1])
+    rows = np.flatnonzero(descends.any(axis=1))  # most are in order as they come
+    order = np.lexsort((indices[rows], distances[rows]))
+    indices, distances = indices.copy(), distances.copy()
+    indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
+    distances[rows] = np.take_along_axis(distances[rows], order, axis=1)
+    return indices, distances
 
 
 def check_k(k: int, n: int, include_self: bool) -> None:

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from drift import InputError
-from drift.exact import by_distance, drop_self, neighbor_distances
+from drift.exact import by_distance, drop_self
 
 MISSING = -1
 EF_SEARCH = re.compile("[1-9][0-9]{0,8}|([1-9][0-9]{0,2})?k")
@@ -122,8 +122,18 @@ class HnswIndex(Protocol):
     def save(self, path: Path) -> None:
         """Write the graph with its vectors to a file."""
 
-    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
-        """Ids of the neighbors found, int64 (Q, length), -1 at the end of a row that is short."""
+    def search(
+        self, points: np.ndarray, length: int, ef_search: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The neighbors found, nearest first.
+
+        Returns
+        -------
+        ids : ndarray of int64, shape (Q, length)
+            -1 at the end of a row that is short.
+        squared : ndarray of float32, shape (Q, length)
+            Squared distances, by direct differences; of no meaning where the id is -1.
+        """
 
     def statistics(self) -> dict[str, Any]:
         """What the library shows of its graph: ``index_bytes`` at least."""
@@ -160,10 +170,14 @@ class FaissHnsw:
     def save(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))
 
-    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
+    def search(
+        self, points: np.ndarray, length: int, ef_search: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
-        _, ids = self._index.search(points, length, params=parameters)
-        return ids if self._row is None else np.where(ids == MISSING, MISSING, self._row[ids])
+        squared, ids = self._index.search(points, length, params=parameters)
+        if self._row is not None:
+            ids = np.where(ids == MISSING, MISSING, self._row[ids])
+        return ids, squared
 
     def statistics(self) -> dict[str, Any]:
         """Levels, links of a node on the lowest one, and how many rows no search can reach.
@@ -222,32 +236,37 @@ class HnswlibHnsw:
     def save(self, path: Path) -> None:
         self._index.save_index(str(path))
 
-    def search(self, points: np.ndarray, length: int, ef_search: int) -> np.ndarray:
+    def search(
+        self, points: np.ndarray, length: int, ef_search: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         # The library does this by itself for this length; here it also holds for the shorter lists
         # of `_found`.
         self._index.set_ef(max(ef_search, length))
         try:
-            return self._index.knn_query(points, length)[0].astype(np.int64)
+            ids, squared = self._index.knn_query(points, length)
         except RuntimeError:
             # One row with too few results makes the library refuse the whole batch.
-            return np.stack([self._found(point[None], length) for point in points])
+            rows = [self._found(point[None], length) for point in points]
+            ids, squared = (np.stack(side) for side in zip(*rows, strict=True))
+        return ids.astype(np.int64), squared
 
     def statistics(self) -> dict[str, Any]:
         return {"index_bytes": int(self._index.index_file_size())}
 
-    def _found(self, point: np.ndarray, length: int) -> np.ndarray:
+    def _found(self, point: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """The longest list that the library gives for one point, filled up with -1."""
-        ids = np.full(length, MISSING, np.int64)
+        ids, squared = np.full(length, MISSING, np.int64), np.full(length, np.inf, np.float32)
         low, high = 0, length
         while low < high:
             middle = (low + high + 1) // 2
             try:
-                found = self._index.knn_query(point, middle)[0]
+                found = self._index.knn_query(point, middle)
             except RuntimeError:
                 high = middle - 1
             else:
-                ids[:middle], low = found, middle
-        return ids
+                ids[:middle], squared[:middle] = found
+                low = middle
+        return ids, squared
 
 
 BACKENDS: dict[str, type[HnswIndex]] = {"faiss": FaissHnsw, "hnswlib": HnswlibHnsw}
@@ -279,7 +298,8 @@ class NeighborLists(NamedTuple):
     indices : ndarray of int32, shape (Q, k)
         By ascending distance, then id; -1 for a neighbor that is missing, at the end of the row.
     distances : ndarray of float32, shape (Q, k)
-        Euclidean, of those ids (see `neighbor_distances`); +inf where missing.
+        Euclidean, of those ids, as the library computed them by direct differences in float32;
+        +inf where missing.
     """
 
     indices: np.ndarray
@@ -323,9 +343,9 @@ def hnsw_neighbors(
     """
     points = np.ascontiguousarray(embeddings[queries])
     begun = time.perf_counter()
-    longest = index.search(points, list_length(max(ks), include_self), ef_search)
+    longest, squared = index.search(points, list_length(max(ks), include_self), ef_search)
     seconds = time.perf_counter() - begun
-    longest_distances = neighbor_distances(embeddings, queries, longest)
+    longest_distances = np.where(longest == MISSING, np.float32(np.inf), np.sqrt(squared))
     lists = {}
     for k in ks:
         length = list_length(k, include_self)

@@ -15,7 +15,8 @@ import torch
 
 from drift import InputError
 from drift.blocks import row_blocks
-from drift.neighborhoods import Step, steps
+from drift.neighborhoods import STEPS_BUDGET, Step, steps
+from drift.neighborhoods import neighborhood_overlap as neighborhood_overlap
 
 
 @dataclass(frozen=True)
@@ -182,23 +183,6 @@ def check_lists(
             raise InputError(f"{name}: row {row} has {fault}")
 
 
-def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> np.ndarray:
-    """Share of the exact neighbors that were found; a missing neighbor counts as a miss.
-
-    Parameters
-    ----------
-    exact_indices, ann_indices : ndarray of int, shape (Q, k)
-        Ids, none twice in a row.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        From 0 to 1.
-    """
-    (common,), _ = _compare(exact_indices, [ann_indices])
-    return common / exact_indices.shape[1]
-
-
 def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray:
     """Share of k neighbors no farther than the exact k-th one, up to one part in a million.
 
@@ -333,11 +317,9 @@ def orphans(counts: np.ndarray) -> float:
 
 
 def _compare(
-    exact_indices: np.ndarray,
-    ann_indices: Sequence[np.ndarray],
-    embeddings: np.ndarray | None = None,
+    exact_indices: np.ndarray, ann_indices: Sequence[np.ndarray], embeddings: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Common neighbors, and with `embeddings` the barycenter shift, for lists of each length.
+    """Common neighbors and barycenter shift for lists of each length.
 
     Returns
     -------
@@ -345,21 +327,16 @@ def _compare(
     shift : ndarray of float64, shape (G, Q)
         NaN where nothing was returned.
     """
+    n, d = embeddings.shape
     shape = (len(ann_indices), len(exact_indices))
-    common, shift = np.empty(shape, np.int64), np.full(shape, np.nan)
-    if embeddings is None:
-        n, d = 1 + max(int(ids.max(initial=-1)) for ids in (exact_indices, *ann_indices)), 0
-    else:
-        n, d = embeddings.shape
+    common, shift = np.empty(shape, np.int64), np.empty(shape)
     bytes_per_row = n + 12 * d + 64 * exact_indices.shape[1]
-    for start, stop in row_blocks(len(exact_indices), bytes_per_row, budget=16 << 20):
+    for start, stop in row_blocks(len(exact_indices), bytes_per_row, STEPS_BUDGET):
         exact, *lists = (ids[start:stop] for ids in (exact_indices, *ann_indices))
-        if embeddings is not None:
-            shifts = _Shift(embeddings, exact, lists)
+        shifts = _Shift(embeddings, exact, lists)
         for at, step in enumerate(steps(exact, lists, n)):
             common[at, start:stop] = step.common
-            if embeddings is not None:
-                shift[at, start:stop] = shifts.after(step)
+            shift[at, start:stop] = shifts.after(step)
     return common, shift
 
 

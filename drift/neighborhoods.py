@@ -11,6 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from drift.blocks import row_blocks
+
+# Bytes for a block of queries: the table of `steps` is read and written all over.
+STEPS_BUDGET = 16 << 20
+
 
 @dataclass(frozen=True)
 class Step:
@@ -84,6 +89,28 @@ def steps(exact: np.ndarray, lists: Sequence[np.ndarray], n: int) -> Iterator[St
         returned = (ids >= 0).sum(axis=1)
         yield Step(k, came, returned, (in_exact + returned - differing) // 2, change)
         previous = ids
+
+
+def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> np.ndarray:
+    """Share of the exact neighbors that were found; a missing neighbor counts as a miss.
+
+    Parameters
+    ----------
+    exact_indices, ann_indices : ndarray of int, shape (Q, k)
+        Ids, none twice in a row.
+
+    Returns
+    -------
+    ndarray of float64, shape (Q,)
+        From 0 to 1.
+    """
+    n = 1 + max(int(ids.max(initial=-1)) for ids in (exact_indices, ann_indices))
+    n_queries, k = exact_indices.shape
+    common = np.empty(n_queries)
+    for start, stop in row_blocks(n_queries, n + 64 * k, budget=STEPS_BUDGET):
+        (step,) = steps(exact_indices[start:stop], [ann_indices[start:stop]], n)
+        common[start:stop] = step.common
+    return common / k
 
 
 def _flat(ids: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
