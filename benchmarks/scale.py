@@ -1,0 +1,98 @@
+"""Time and memory of stages 02 to 06 as the number of vectors grows.
+
+    python benchmarks/scale.py [--rows 12500 25000 50000 100000] [--queries 10000] [--runs faiss:50]
+
+For each number of rows clustered vectors are imported by stage 02, and every stage runs as a
+process of its own, on the same number of queries. The tables hold its seconds and the peak of its
+resident memory, in which the memory-mapped files count, and the exponents by which they grow with
+the rows: the slope of a line through the logarithms. With the vectors some gigabytes of disk are
+needed below --folder.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.vectors import clustered
+
+ROOT = Path(__file__).parent.parent
+ROWS_PER_CLUSTER = 100
+
+
+def measured(script: str, *arguments: str | Path) -> tuple[float, float]:
+    """Seconds and peak memory in GB of a script."""
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        raise SystemExit(f"{script} ended with status {os.waitstatus_to_exitcode(status)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - begun, usage.ru_maxrss * unit / 1e9
+
+
+def stages(rows: int, args: argparse.Namespace, folder: Path) -> dict[str, tuple[float, float]]:
+    """Each stage's seconds and peak memory for a number of rows."""
+    vectors, results = folder / "x.npy", folder / "results"
+    np.save(vectors, clustered(rows, args.dim, n_clusters=rows // ROWS_PER_CLUSTER))
+    commands = {
+        "02": ("02_embed_resnet50.py", "--from-file", vectors),
+        "03": ("03_exact_knn.py", "--queries", str(args.queries)),
+        "04": ("04_hnsw_search.py", "--runs", *args.runs),
+        "05": ("05_metrics.py",),
+        "06": ("06_plots.py",),
+    }
+    return {
+        stage: measured(script, "--results", results, *arguments)
+        for stage, (script, *arguments) in commands.items()
+    }
+
+
+def table(of_rows: dict[int, dict[str, float]]) -> str:
+    """A line for each number of rows, and the exponents of growth."""
+    frame = pd.DataFrame(of_rows).T.rename_axis("rows")
+    if len(frame) > 1:
+        slopes = np.polyfit(np.log(frame.index.to_numpy(float)), np.log(frame.to_numpy()), 1)[0]
+        frame.loc["exponent"] = slopes
+    return frame.round(2).to_string()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[12_500, 25_000, 50_000, 100_000], metavar="N"
+    )
+    parser.add_argument("--dim", type=int, default=2048)
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--runs", nargs="+", default=["faiss:50"])
+    parser.add_argument("--folder", type=Path, help="where to work; without it the system's own")
+    args = parser.parse_args()
+    seconds, memory = {}, {}
+    for rows in args.rows:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            of_stage = stages(rows, args, Path(folder))
+        seconds[rows], memory[rows] = (
+            {stage: pair[part] for stage, pair in of_stage.items()} for part in (0, 1)
+        )
+        print(f"{rows} rows: {sum(seconds[rows].values()):.0f} s", file=sys.stderr)
+    print(f"{args.dim} dimensions, {args.queries} queries, {' '.join(args.runs)}")
+    print(f"\nseconds of each stage\n{table(seconds)}")
+    print(f"\npeak memory of each stage in GB\n{table(memory)}")
+    last = max(args.rows)
+    # What a query costs does not depend on how many there are; the graph is built once.
+    predicted = sum(seconds[last][stage] for stage in ("03", "04", "05")) * last / args.queries
+    print(f"\nwith all {last} rows as queries 03 to 05 take {predicted / 60:.0f} minutes at most")
+
+
+if __name__ == "__main__":
+    main()
