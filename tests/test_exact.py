@@ -116,6 +116,21 @@ def test_integer_grid_full_of_ties():
     assert_is_brute_force(grid, k=20, include_self=True)
 
 
+@pytest.mark.parametrize("dimension", [3, 64, 2048])
+def test_near_ties_are_ordered_as_in_double(dimension):
+    # Rows about the first one, at distances that differ by no more than a float32 sum of squares is
+    # rounded by, and yet are mostly not the same.
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(2000, dimension))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    radii = 1 + 2.0**-23 * rng.uniform(0, 4000, size=(2000, 1))
+    x = np.concatenate([np.zeros((1, dimension)), radii * directions]).astype(np.float32)
+    got = ExactSearch(x).neighbors(np.array([0]), 1000)
+    ids, distances = brute_force(x, np.array([0]), 1000, include_self=False)
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+
+
 def test_common_offset():
     assert_is_brute_force(coarse_normal(300, 16) + np.float32(1000), k=20)
     x = np.random.default_rng(0).normal(size=(300, 16)) + 1000
