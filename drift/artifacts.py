@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet
 
 from drift import InputError
+from drift.files import naming
 
 SCRIPTS = {
     "01_images": "01_download_stl10.py",
@@ -85,6 +86,23 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
+def manifest_hash(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's own content, by which a spoilt one is known."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A manifest, or None where there is none, or not the one that was written."""
+    try:
+        manifest = json.loads(path.read_text())
+        return manifest if manifest["sha256"] == manifest_hash(manifest) else None
+    except PermissionError:
+        raise  # it may well be whole
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_array(path: Path) -> np.ndarray:
     """An array from a ``.npy`` file of the user's, memory-mapped.
 
@@ -108,7 +126,7 @@ def load_array(path: Path) -> np.ndarray:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file under a temporary name, and rename it when it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+    with naming(path), temporary.open("w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
         file.flush()
@@ -137,7 +155,7 @@ class Results:
     """
 
     def __init__(self, root: Path):
-        if root.exists() and not root.is_dir():
+        if not root.is_dir() and (root.exists() or root.is_symlink()):
             raise ArtifactError(f"{root} is not a folder: name another one with --results")
         self.root = root
 
@@ -153,14 +171,8 @@ class Results:
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """A stage's manifest, or None where it is missing or is not one."""
-        try:
-            manifest = json.loads(self.path(manifest_name(stage)).read_text())
-            whole = manifest["stage"] == stage and isinstance(manifest["parameters"], dict)
-            whole = whole and all(entry["sha256"] for entry in manifest["inputs"].values())
-            whole = whole and all(entry["sha256"] for entry in manifest["outputs"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return manifest if whole else None
+        manifest = read_manifest(self.path(manifest_name(stage)))
+        return manifest if manifest and manifest["stage"] == stage else None
 
     def require(self, *names: str) -> dict[str, dict[str, Any]]:
         """Check that artifacts are there, whole and current.
@@ -225,7 +237,9 @@ class Results:
         for folder in sorted(folders, key=_by_numbers):
             manifest = self.manifest(f"04_hnsw/{folder.name}")
             if manifest is None:
-                left_out[folder.name] = "no whole run.json"
+                left_out[folder.name] = (
+                    "its run.json is missing or damaged: run 04_hnsw_search.py again"
+                )
                 continue
             try:
                 self._require_current(f"04_hnsw/{folder.name}")

@@ -1,6 +1,5 @@
 """Fetch an archive over HTTP, going on where it stopped; check it; unpack single files of it."""
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -22,6 +21,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from drift import InputError
+from drift.files import naming
 
 CHUNK = 1 << 20
 # Seconds without a byte after which a connection counts as dropped.
@@ -197,7 +197,7 @@ def _unpack_member(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with _naming(temporary), temporary.open("wb") as file, tar.extractfile(member) as source:
+        with naming(temporary), temporary.open("wb") as file, tar.extractfile(member) as source:
             while chunk := source.read(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -228,7 +228,7 @@ def _download(archive: Archive, url: str, part: Path) -> None:
 def _receive(archive: Archive, url: str, part: Path, bar: tqdm) -> None:
     """Ask for what `part` lacks, and append what comes."""
     response, start = _ask(archive, url, part)
-    with response, _naming(part), part.open("ab" if start else "wb") as file:
+    with response, naming(part), part.open("ab" if start else "wb") as file:
         if not start:
             _note_version(part, url, response)
         bar.update(start - bar.n)
@@ -347,13 +347,3 @@ def _to_disk(file: BinaryIO) -> None:
 
 def _bar(total: int, label: str, initial: int = 0) -> tqdm:
     return tqdm(total=total, initial=initial, desc=label, unit="B", unit_scale=True, disable=None)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in the system's errors: that of a write to a full disk does not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise

@@ -1,24 +1,38 @@
 """The outputs of a stage in the making: nothing counts before it is whole, and no work is lost.
 
-They grow under ``.draft/`` in the results folder, beside a journal of what is done, and are moved
-into place at the end, the manifest last. Killed at any moment, a stage leaves the files that were
-good before, and its own work for the next start.
+They grow under ``.draft/`` in the results folder, beside a journal of what is done. At the end
+their manifest is written there, which decides, and they are moved into place, the manifest last.
+Killed before the decision, a stage leaves the files that were good before, and its own work for the
+next start; killed after it, the next script to start moves the rest.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import time
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drift.artifacts import ArtifactError, Results, describe, manifest_name, write_json
+from drift.artifacts import (
+    ArtifactError,
+    Results,
+    describe,
+    manifest_hash,
+    manifest_name,
+    read_manifest,
+    write_json,
+)
+from drift.files import naming
 
+DRAFTS = ".draft"
+DECIDED = "manifest.json"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -42,6 +56,47 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def finish_publications(results: Results) -> None:
+    """Move into place what a process that was killed while it published has left to move.
+
+    Parameters
+    ----------
+    results : Results
+        A folder that no other process works in.
+    """
+    for folder in sorted(results.path(DRAFTS).glob("*")):
+        manifest = read_manifest(folder / DECIDED)
+        if manifest is not None:
+            _move_into_place(results, folder, manifest)
+        _remove_if_empty(folder)
+
+
+def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -> None:
+    """Move a draft's outputs into place, the manifest last. Killed anywhere, it can be redone."""
+    previous = results.manifest(manifest["stage"])
+    for name in manifest["outputs"]:
+        target = results.path(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (folder / name).exists():
+            (folder / name).replace(target)
+    for name in set(previous["outputs"] if previous else ()) - set(manifest["outputs"]):
+        results.path(name).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != DECIDED:
+            path.unlink()
+    (folder / DECIDED).replace(results.path(manifest_name(manifest["stage"])))
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a draft's folder if nothing is in it, and that of all drafts."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 class Draft:
@@ -74,15 +129,17 @@ class Draft:
     ):
         self._results = results
         self._plan = {"stage": stage, "parameters": parameters, "inputs": inputs}
-        self._folder = results.path(".draft") / stage.replace("/", "--")
+        self._folder = results.path(DRAFTS) / stage.replace("/", "--")
         self._journal = self._folder / "journal.jsonl"
         self._names: list[str] = []
         self._started = time.monotonic()
         self._arrays: dict[str, Any] = {}
         self.done: dict[str, dict[str, Any]] = {}
-        self._require_no_folder(manifest_name(stage))
+        self._require_place(str(self._journal.relative_to(results.root)))
+        self._require_place(manifest_name(stage))
         if fresh or not self._resume():
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
             self._folder.mkdir(parents=True)
             write_json(self._folder / "plan.json", self._plan)
 
@@ -97,12 +154,14 @@ class Draft:
 
     def save(self, name: str, array: np.ndarray) -> None:
         """Write a small output array at once."""
-        np.save(self.path(name), array, allow_pickle=False)
+        path = self.path(name)
+        with naming(path):
+            np.save(path, array, allow_pickle=False)
 
     def path(self, name: str) -> Path:
         """Where to write an output, until `publish` moves it into place."""
         if name not in self._names:
-            self._require_no_folder(name)
+            self._require_place(name)
             self._names.append(name)
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,47 +188,49 @@ class Draft:
             "seconds": round(time.monotonic() - self._started, 3),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        stage = manifest["stage"]
-        previous = self._results.manifest(stage)
+        manifest["sha256"] = manifest_hash(manifest)
         for name in self._names:
             with (self._folder / name).open("rb") as file:
                 os.fsync(file.fileno())
-            target = self._results.path(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / name).replace(target)
-        write_json(self._results.path(manifest_name(stage)), manifest)
-        for name in set(previous["outputs"] if previous else ()) - set(self._names):
-            self._results.path(name).unlink(missing_ok=True)
-        shutil.rmtree(self._folder)
-        if not any(self._folder.parent.iterdir()):
-            self._folder.parent.rmdir()
+        write_json(self._folder / DECIDED, manifest)
+        _move_into_place(self._results, self._folder, manifest)
         return manifest
 
-    def _require_no_folder(self, name: str) -> None:
+    def _require_place(self, name: str) -> None:
+        """Refuse to write over a folder, or through a link to somewhere else."""
         target = self._results.path(name)
         if target.is_dir():
             raise ArtifactError(
                 f"{target} is a folder, and a file is to be written there: remove it"
             )
+        while (target := target.parent) != self._results.root:
+            if target.is_symlink() or (target.exists() and not target.is_dir()):
+                raise ArtifactError(
+                    f"{target} is a link or a file, and a folder of {self._results.root} itself is "
+                    "to be written to: remove it"
+                )
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: type) -> np.memmap:
         path = self._folder / name
         if name in self._arrays:
             return np.lib.format.open_memmap(path, mode="r+")
         temporary = path.with_name(f"{path.name}.tmp")
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):
-            # A mapped write to a full disk kills the process; asking for the room fails in words.
-            with temporary.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
+        with naming(path):
+            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                # A mapped write to a full disk kills the process; asking for the room fails in
+                # words.
+                with temporary.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
         temporary.replace(path)
         self._arrays[name] = [path.stat().st_size, list(shape), str(array.dtype)]
         self._note("array", name, self._arrays[name])
         return array
 
-    def _note(self, *line: Any) -> None:
-        with self._journal.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    def _note(self, *content: Any) -> None:
+        text = json.dumps(content).encode()
+        with naming(self._journal), self._journal.open("ab") as file:
+            file.write(b"%08x %s\n" % (zlib.crc32(text), text))
             file.flush()
             os.fsync(file.fileno())
 
@@ -178,21 +239,21 @@ class Draft:
         try:
             if json.loads((self._folder / "plan.json").read_text()) != self._plan:
                 return False
-            lines = self._journal.read_text().splitlines() if self._journal.exists() else []
+            lines = self._journal.read_bytes() if self._journal.exists() else b""
         except (OSError, ValueError):
             return False
-        whole = []
-        for line in lines:
-            try:
-                kind, name, facts = json.loads(line)
-            except (ValueError, TypeError):
-                break  # the process was killed while it wrote this line
+        whole = 0
+        for line in lines.splitlines(keepends=True):
+            checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+            if line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(text):
+                break  # the process was killed while it wrote this line, or another hand did
+            kind, name, facts = json.loads(text)
             noted = self._arrays if kind == "array" else self.done
-            noted[str(name)] = facts
-            whole.append(line + "\n")
+            noted[name] = facts
+            whole += len(line)
         if all(self._is_as_noted(name, noted) for name, noted in self._arrays.items()):
-            # Without a half-written last line, to which the next one would be glued.
-            self._journal.write_text("".join(whole))
+            if whole < len(lines):
+                os.truncate(self._journal, whole)  # the next line would be glued to the rest
             return True
         self._arrays.clear()
         self.done.clear()

@@ -9,6 +9,7 @@ import skimage.data
 from PIL import Image, ImageOps
 
 from drift import InputError, download
+from drift.files import hold
 
 STL10_IMAGES = {"unlabeled": 100_000, "train": 5_000, "test": 8_000}
 STL10_BYTES = 3 * 96 * 96
@@ -203,18 +204,20 @@ def fetch_stl10(
             )
     if not missing:
         return
-    if archive_file is None:
-        try:
-            room = sum(missing.values())
-            archive_file = download.fetch(archive, data_dir, url, room_beyond=room)
-        except ConnectionError as error:
-            raise ConnectionError(
-                f"{error}: try again later, name a mirror with --url, or a copy on disk with "
-                "--archive FILE, or take --dataset photos, which needs no network"
-            ) from error
-    else:
-        download.check(archive, archive_file)
-    download.unpack(archive_file, missing, data_dir)
+    # Two downloads would write to the same file.
+    with hold(data_dir / "stl10_binary"):
+        if archive_file is None:
+            try:
+                room = sum(missing.values())
+                archive_file = download.fetch(archive, data_dir, url, room_beyond=room)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"{error}: try again later, name a mirror with --url, or a copy on disk with "
+                    "--archive FILE, or take --dataset photos, which needs no network"
+                ) from error
+        else:
+            download.check(archive, archive_file)
+        download.unpack(archive_file, missing, data_dir)
 
 
 def stl10_sample(data_dir: Path, split: str, n: int, seed: int) -> ImageSet:

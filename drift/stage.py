@@ -1,6 +1,7 @@
 """What every script shares: command line, errors in one line, threads, the table at the end."""
 
 import argparse
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ import pandas as pd
 
 from drift import InputError
 from drift.artifacts import Results
+from drift.draft import finish_publications
+from drift.files import FULL, hold
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,17 +71,25 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> NoReturn:
     """Parse the command line, run the stage, and end the process.
 
-    What is wrong with the input, the files or the machine ends in one line and status 2.
+    No other process works in the results folder meanwhile. What is wrong with the input, the files
+    or the machine ends in one line and status 2.
     """
     args = parser.parse_args()
     try:
         _limit_threads(args.threads)
-        main(args)
+        results = Results(args.results)
+        with hold(results.root) as held:
+            if held:
+                finish_publications(results)
+            main(args)
     except KeyboardInterrupt:
         _fail(parser.prog, "interrupted; the same command goes on from here", status=130)
     except InputError as error:
         _fail(parser.prog, str(error))
     except OSError as error:
+        if error.errno in FULL:
+            full = f"{error.filename or args.results}: {os.strerror(error.errno)}"
+            _fail(parser.prog, f"{full}; make room, and the same command goes on from here")
         where = f"{error.filename}: " if error.filename else ""
         _fail(parser.prog, f"{where}{error.strerror or error}")
     except MemoryError as error:

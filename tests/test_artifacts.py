@@ -532,7 +532,8 @@ def test_runs_without_whole_manifest_are_left_out_with_the_reason(chain):
 
     current, left_out = chain.runs()
     assert list(current) == ["faiss_M32_efc200_ef50"]
-    assert left_out == dict.fromkeys(["copied_by_hand", "renamed", "torn"], "no whole run.json")
+    why = "its run.json is missing or damaged: run 04_hnsw_search.py again"
+    assert left_out == dict.fromkeys(["copied_by_hand", "renamed", "torn"], why)
 
 
 def test_a_run_in_the_making_is_none(chain):

@@ -1,0 +1,603 @@
+"""Faults, tried on every stage: what was tried, how often, and what was lost.
+
+    python -m tests.faults --tries 20 --seed 0
+
+A try takes a copy of a results folder, lets something go wrong, gives the same command again, and
+compares every byte with a run that nothing disturbed. Only what a clock or a memory meter wrote
+into a manifest may differ. tests/test_faults.py makes a few of these tries.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import pickle
+import resource
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from drift.artifacts import Results, manifest_name, owner, script_of
+from drift.draft import finish_publications
+from drift.files import hold
+
+ROOT = Path(__file__).parent.parent
+# Imported once, in the process from which those that run the scripts are forked. So they start at
+# once, and a moment drawn at random falls into a stage's work, not into its imports.
+LIBRARIES = (
+    *("faiss", "hnswlib", "matplotlib.pyplot", "pandas", "pyarrow.parquet", "scipy.stats"),
+    *("skimage.data", "torch", "torchvision.models", "tqdm", "PIL.Image"),
+)
+# What a manifest holds of clocks and meters, and its hash, in which they are.
+MEASURED = {"seconds", "date", "build_seconds", "search_seconds", "queries_per_second"}
+MEASURED |= {"peak_memory_bytes", "sha256"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's command, and another one whose results it replaces."""
+
+    name: str
+    script: str
+    args: tuple[str, ...]
+    other: tuple[str, ...]
+
+
+PHOTOS = ("--dataset", "photos", "--n-images", "72")
+NETWORK = ("--model", "mobilenet_v3_small", "--weights", "random", "--batch-size", "1")
+SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:k")
+STAGES = (
+    Stage("01_images", "01_download_stl10.py", PHOTOS, (*PHOTOS, "--seed", "1")),
+    Stage("02_embeddings", "02_embed_resnet50.py", NETWORK, (*NETWORK, "--resize", "232")),
+    Stage("03_exact", "03_exact_knn.py", ("--k-max", "20"), ("--k-max", "20", "--no-refine")),
+    Stage("04_hnsw", "04_hnsw_search.py", SEARCHES, (*SEARCHES, "--k-step", "5")),
+    Stage("05_metrics", "05_metrics.py", (), ("--seed", "1")),
+    Stage("06_figures", "06_plots.py", ("--dpi", "40"), ("--dpi", "50")),
+)
+
+# A folder's content: for each stage (each run of stage 04) its files, by name, with a digest.
+State = dict[str, dict[str, str]]
+
+
+def state(folder: Path) -> State:
+    """What the folder holds beside drafts and lock."""
+    found: State = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith("."):
+            content = path.read_bytes()
+            if path.suffix == ".json":
+                manifest = json.loads(content)
+                kept = {key: value for key, value in manifest.items() if key not in MEASURED}
+                content = json.dumps(kept).encode()
+            found.setdefault(owner(name), {})[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def perform(argv: list[str], said: Path, prepare: Callable[[], None] | None) -> None:
+    """Run a script in this process, which was forked for it."""
+    for stream, suffix in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    sys.argv = argv
+    if prepare:
+        prepare()
+    runpy.run_path(argv[0], run_name="__main__")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a script ended; a negative status is the signal that killed it."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+
+
+class Bench:
+    """Where the tries are made: the folders to begin with, those to end with, and processes."""
+
+    def __init__(self, base: Path):
+        # Every try is made below a path with spaces and letters beyond ASCII.
+        self.base = base / "Ergebnisse für ähnliche 画像"
+        self.base.mkdir()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(LIBRARIES))
+        self.seconds: dict[str, float] = {}
+        before = self.base / "before 01_images"
+        before.mkdir()
+        for stage in STAGES:
+            other, after = self.base / f"other {stage.name}", self.base / f"after {stage.name}"
+            for folder, args in ((other, stage.other), (after, stage.args)):
+                shutil.copytree(before, folder)
+                begun = time.perf_counter()
+                said = self.run(stage, folder, args)
+                self.seconds[stage.name] = time.perf_counter() - begun
+                assert said.status == 0, said.err
+            before = after
+        self.finished = before
+
+    def start(
+        self,
+        stage: Stage,
+        folder: Path,
+        args: tuple[str, ...] | None = None,
+        prepare: Callable[[], None] | None = None,
+    ) -> multiprocessing.Process:
+        """Start a stage's script on a folder."""
+        argv = [str(ROOT / stage.script), "--results", str(folder), "--threads", "1"]
+        argv += stage.args if args is None else args
+        said = self._said(folder)
+        process = self._context.Process(target=perform, args=(argv, said, prepare))
+        process.start()
+        return process
+
+    def end(self, process: multiprocessing.Process, folder: Path) -> Said:
+        """Wait for a script, and hear what it said."""
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+        said = self._said(folder)
+        texts = (Path(f"{said}.{suffix}").read_text() for suffix in ("out", "err"))
+        return Said(process.exitcode, *texts)
+
+    def run(self, stage: Stage, folder: Path, *args: object, **how: object) -> Said:
+        """Run a stage's script on a folder to its end."""
+        return self.end(self.start(stage, folder, *args, **how), folder)
+
+    def _said(self, folder: Path) -> Path:
+        return self.base / f"{folder.name} said"
+
+    def initial(self, stage: Stage, rng: np.random.Generator) -> Path:
+        """Where a stage can find itself: nothing is there of it yet, or what another command left."""
+        at = STAGES.index(stage)
+        before = (
+            self.base / f"after {STAGES[at - 1].name}" if at else self.base / "before 01_images"
+        )
+        return before if rng.random() < 0.3 else self.base / f"other {stage.name}"
+
+    @contextlib.contextmanager
+    def copy(self, folder: Path, where: Path | None = None) -> Iterator[Path]:
+        """A copy of a folder to break, removed afterwards."""
+        copy = Path(tempfile.mkdtemp(prefix="try ", dir=where or self.base)) / "results"
+        try:
+            yield Path(shutil.copytree(folder, copy, symlinks=True))
+        finally:
+            shutil.rmtree(copy.parent)
+
+    def goes_on(self, stage: Stage, folder: Path, before: State) -> None:
+        """After a fault: each stage's files are the former ones or the new, and all become new."""
+        after = state(self.base / f"after {stage.name}")
+        with hold(folder) as held:
+            assert held
+            finish_publications(Results(folder))
+        for name, files in (before | state(folder)).items():
+            left = state(folder).get(name, {})
+            assert left in (
+                files if name in before else {},
+                before.get(name, {}),
+                after.get(name),
+            ), f"{name} is neither what it was nor what it becomes"
+        said = self.run(stage, folder)
+        assert said.status == 0, f"the same command does not go on: {said.err}"
+        self.is_as_undisturbed(stage, folder)
+
+    def is_as_undisturbed(self, stage: Stage, folder: Path) -> None:
+        after, found = state(self.base / f"after {stage.name}"), state(folder)
+        for name in after.keys() | found.keys():
+            assert found.get(name) == after.get(name), f"{name} differs from an undisturbed run"
+        left = sorted(path.name for path in folder.glob(".*"))
+        assert not left, f"left behind: {left}"
+
+
+def refused(said: Said, *words: str) -> None:
+    """One line, status 2."""
+    assert said.status == 2, f"status {said.status}: {said.err or said.out}"
+    assert len(said.lines) == 1, said.err
+    for word in words:
+        assert word in said.lines[0], said.err
+
+
+# Killed
+
+
+def kill_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        before = state(folder)
+        process = bench.start(stage, folder)
+        time.sleep(rng.uniform(0, bench.seconds[stage.name]))
+        process.kill()
+        assert bench.end(process, folder).status in (-signal.SIGKILL, 0)
+        bench.goes_on(stage, folder, before)
+
+
+def count_writes(countdown: int, folder: str, counted: str) -> None:
+    """Kill this process before its n-th change to the folder; write down how many there were."""
+    left = [countdown]
+
+    def hook(event: str, args: tuple) -> None:
+        if event == "open":
+            changes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        else:
+            changes = event in CHANGES
+        # Names without a folder are those of a tree that is being removed.
+        if changes and (str(args[0]).startswith(folder) or "/" not in str(args[0])):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif left[0] < 0:
+                os.pwrite(descriptor, str(countdown - left[0]).encode(), 0)
+
+    descriptor = os.open(counted, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    sys.addaudithook(hook)
+
+
+# What Python tells of itself (PEP 578) when a file or a folder is about to change.
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "mmap.__new__"}
+
+
+@functools.cache
+def writes(bench: Bench, stage: Stage, start: Path) -> int:
+    """How often a stage changes something in its folder."""
+    with bench.copy(start) as folder:
+        counted = folder.parent / "counted"
+        prepare = functools.partial(count_writes, 0, str(folder), str(counted))
+        assert bench.run(stage, folder, prepare=prepare).status == 0
+        return int(counted.read_text())
+
+
+def kill_before_a_write(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    start = bench.initial(stage, rng)
+    countdown = int(rng.integers(writes(bench, stage, start))) + 1
+    with bench.copy(start) as folder:
+        before = state(folder)
+        arguments = (countdown, str(folder), str(folder.parent / "counted"))
+        prepare = functools.partial(count_writes, *arguments)
+        assert bench.run(stage, folder, prepare=prepare).status == -signal.SIGKILL
+        bench.goes_on(stage, folder, before)
+
+
+# Full
+
+
+def mounting_allowed() -> bool:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(OSError):
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True)
+        if mounted.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def small_disk(bench: Bench, size: int) -> Iterator[Path]:
+    disk = Path(tempfile.mkdtemp(prefix="disk ", dir=bench.base))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", disk], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+        disk.rmdir()
+
+
+def outputs(bench: Bench, stage: Stage) -> list[Path]:
+    after = bench.base / f"after {stage.name}"
+    found = (path for path in after.rglob("*") if path.is_file())
+    return [path for path in found if path.relative_to(after).as_posix()[:3] == stage.name[:3]]
+
+
+def fill_the_disk(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    start = bench.initial(stage, rng)
+    need = sum(path.stat().st_size for path in outputs(bench, stage))
+    have = sum(path.stat().st_size + 4096 for path in start.rglob("*"))
+    with small_disk(bench, have + 4 * need + (4 << 20)) as disk, bench.copy(start, disk) as folder:
+        before = state(folder)
+        filler = disk / "filler"
+        with filler.open("wb") as file:
+            free = shutil.disk_usage(disk).free
+            os.posix_fallocate(file.fileno(), 0, free - int(rng.uniform(0, need)))
+        said = bench.run(stage, folder)
+        refused(said, "No space left on device", "make room")
+        filler.unlink()
+        bench.goes_on(stage, folder, before)
+
+
+def limit_file_size(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def limit_the_file_size(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        before = state(folder)
+        most = max(path.stat().st_size for path in outputs(bench, stage))
+        # The logarithm is uniform: small files have their moment, too.
+        limit = int(np.exp(rng.uniform(np.log(100), np.log(most))))
+        said = bench.run(stage, folder, prepare=functools.partial(limit_file_size, limit))
+        refused(said, "File too large", "make room")
+        bench.goes_on(stage, folder, before)
+
+
+# Damaged
+
+
+def truncate(path: Path, rng: np.random.Generator) -> None:
+    os.truncate(path, int(rng.integers(1, path.stat().st_size)))
+
+
+def flip_a_bit(path: Path, rng: np.random.Generator) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(content)
+
+
+def empty(path: Path, rng: np.random.Generator) -> None:
+    path.write_bytes(b"")
+
+
+def replace_by_a_pickle(path: Path, rng: np.random.Generator) -> None:
+    path.write_bytes(pickle.dumps(np.array([{"an": "object"}], dtype=object)))
+
+
+def replace_by_another_shape(path: Path, rng: np.random.Generator) -> None:
+    _replace(path, lambda array: array[:-1], lambda table: table[:-1])
+
+
+def replace_by_another_dtype(path: Path, rng: np.random.Generator) -> None:
+    wider = {"u": np.int16, "i": np.int64, "f": np.float64}
+    _replace(
+        path,
+        lambda array: array.astype(wider[array.dtype.kind]),
+        lambda table: table.astype(
+            {column: "float32" for column in table.select_dtypes("number").columns}
+        ),
+    )
+
+
+def _replace(path: Path, of_array: Callable, of_table: Callable) -> None:
+    if path.suffix == ".npy":
+        np.save(path, of_array(np.load(path)))
+    elif path.suffix == ".parquet":
+        of_table(pd.read_parquet(path)).to_parquet(path, index=False)
+    else:
+        path.write_bytes(path.read_bytes() + b"more")
+
+
+DAMAGES = (truncate, flip_a_bit, empty, replace_by_a_pickle, replace_by_another_shape)
+DAMAGES += (replace_by_another_dtype,)
+
+
+def reader(name: str) -> Stage | None:
+    """The next stage that reads a file, if any."""
+    if owner(name) == "04_hnsw" or name.startswith("06_") or "index." in name:
+        return None
+    if name in ("01_images.parquet", "05_per_query.parquet"):
+        return None
+    at = int(name[:2])  # the stage after it
+    return STAGES[at + (name == "03_exact_distances.npy")]
+
+
+def damage(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
+    spoil = DAMAGES[int(rng.integers(len(DAMAGES)))]
+    name = path.relative_to(bench.base / f"after {stage.name}").as_posix()
+    with bench.copy(bench.finished) as folder:
+        spoil(folder / name, rng)
+        next_stage = reader(name)
+        if next_stage:
+            said = bench.run(next_stage, folder)
+            if name.endswith("run.json"):
+                # The other run is measured without it.
+                left = [line for line in said.out.splitlines() if line.startswith("left out: ")]
+                assert said.status == 0
+                assert len(left) == 1
+                assert Path(name).parent.name in left[0]
+                assert f"run {stage.script} again" in left[0]
+            else:
+                refused(said, stage.script, Path(name).name)
+        # The script that was named mends it, and so does every one after it.
+        for again in STAGES[STAGES.index(stage) :]:
+            said = bench.run(again, folder)
+            assert said.status == 0, said.err
+        bench.is_as_undisturbed(STAGES[-1], folder)
+
+
+# Two processes
+
+
+def start_two(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        process = bench.start(stage, folder)
+        deadline = time.monotonic() + 60
+        lock = folder / ".lock"
+        while not (lock.exists() and lock.read_text()):
+            assert time.monotonic() < deadline
+            assert process.is_alive()
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            second = STAGES[int(rng.integers(len(STAGES)))]
+            link = folder.parent / "by another name"
+            link.symlink_to(folder)
+            said = bench.run(second, link)
+            refused(said, "is in use by", stage.script, f"process {process.pid} on ", "since ")
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        said = bench.end(process, folder)
+        assert said.status == 0, said.err
+        bench.is_as_undisturbed(stage, folder)
+
+
+# Not to be written, or read
+
+
+def obey_permissions() -> None:
+    """Let permissions bind root as well, by giving up its capabilities (Linux)."""
+    if os.geteuid() == 0:
+        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        assert ctypes.CDLL(None).capset(header, none) == 0
+
+
+def forbid_writing(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.base / f"after {stage.name}") as folder:
+        folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+        try:
+            said = bench.run(stage, folder, stage.other, prepare=obey_permissions)
+            refused(said, "Permission denied", str(folder))
+            said = bench.run(stage, folder, prepare=obey_permissions)
+            assert said.status == 0, said.err
+        finally:
+            for path in folders:
+                path.chmod(0o755)
+        bench.is_as_undisturbed(stage, folder)
+
+
+def forbid_reading(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
+    name = path.relative_to(bench.base / f"after {stage.name}").as_posix()
+    with bench.copy(bench.finished) as folder:
+        (folder / name).chmod(0)
+        said = bench.run(reader(name) or stage, folder, prepare=obey_permissions)
+        refused(said, "Permission denied", Path(name).name)
+        (folder / name).chmod(0o644)
+        bench.is_as_undisturbed(STAGES[-1], folder)
+
+
+# Links
+
+
+def link_out(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """A file of the folder is a link to elsewhere: read, never written through."""
+    start = bench.base / f"other {stage.name}"
+    with bench.copy(start) as folder:
+        before = state(folder)
+        elsewhere = folder.parent / "elsewhere"
+        elsewhere.mkdir()
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            kept = elsewhere / path.relative_to(folder).as_posix().replace("/", " ")
+            path.rename(kept)
+            path.symlink_to(kept)
+        kept = {path: path.read_bytes() for path in elsewhere.iterdir()}
+        said = bench.run(stage, folder, stage.other)
+        assert said.status == 0, said.err
+        assert state(folder) == before, "up to date it is with links, too"
+        said = bench.run(stage, folder)
+        assert said.status == 0, said.err
+        bench.is_as_undisturbed(stage, folder)
+        assert kept == {path: path.read_bytes() for path in elsewhere.iterdir()}
+
+
+def link_a_folder(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """A folder in the folder is a link to elsewhere: nothing is written there."""
+    with bench.copy(bench.base / f"other {stage.name}") as folder:
+        before = state(folder)
+        elsewhere = folder.parent / "elsewhere"
+        inner = [path for path in folder.rglob("*") if path.is_dir()]
+        if stage.name == "04_hnsw" and rng.random() < 0.5:
+            linked = inner[int(rng.integers(len(inner)))]
+            shutil.move(linked, elsewhere)
+        else:
+            linked = folder / ".draft"
+            elsewhere.mkdir()
+        linked.symlink_to(elsewhere)
+        there = sorted(elsewhere.rglob("*"))
+        refused(bench.run(stage, folder), str(linked), "is a link")
+        assert sorted(elsewhere.rglob("*")) == there
+        linked.unlink()
+        if there:
+            shutil.move(elsewhere, linked)
+        bench.goes_on(stage, folder, before)
+
+
+def link_the_results(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        link = folder.parent / "link"
+        link.symlink_to(folder)
+        said = bench.run(stage, link)
+        assert said.status == 0, said.err
+        bench.is_as_undisturbed(stage, folder)
+
+
+def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """``--results`` is a file, lies below one, or is a link to nothing."""
+    with bench.copy(bench.base / "before 01_images") as folder:
+        file = folder / "file"
+        file.write_text("precious")
+        (folder / "link").symlink_to(folder / "nothing")
+        for path in (file, file / "below", folder / "link"):
+            refused(bench.run(stage, path), str(path))
+        assert file.read_text() == "precious"
+        assert len(list(folder.iterdir())) == 2
+
+
+# What is tried: its name, what must hold, one try of it.
+SAME = (
+    "the same command then gives the bytes of an undisturbed run; until then the former are whole"
+)
+FAULTS = {
+    kill_at_a_moment: ("killed (SIGKILL) at a random moment", SAME),
+    kill_before_a_write: ("killed before a random change to a file or folder", SAME),
+    fill_the_disk: ("disk full (a small tmpfs)", f"one line, status 2; with room, {SAME}"),
+    limit_the_file_size: ("no file beyond a random size", f"one line, status 2; without, {SAME}"),
+    damage: (
+        "a file truncated, with a bit flipped, empty, a pickle, of another shape or dtype",
+        "the next stage names it and the script to run, which mends it",
+    ),
+    start_two: (
+        "two processes",
+        "the second names the first in one line, status 2; the first is undisturbed",
+    ),
+    forbid_writing: ("read-only folder", "one line, status 2; up to date is said nevertheless"),
+    forbid_reading: ("a file that may not be read", "one line that names it, status 2"),
+    link_out: ("files that are links to elsewhere", "read; replaced, never written through"),
+    link_a_folder: ("a folder inside that is a link", "one line, status 2, nothing written there"),
+    link_the_results: ("the results folder is a link", "the bytes of an undisturbed run"),
+    name_a_file: ("--results is a file, or leads nowhere", "one line, status 2"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tries", type=int, default=20, help="of each fault on each stage")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    faults = [fault for fault in FAULTS if fault is not fill_the_disk or mounting_allowed()]
+    rows = []
+    with tempfile.TemporaryDirectory() as base:
+        bench = Bench(Path(base))
+        for at, fault in enumerate(faults):
+            lost = []
+            for stage in STAGES:
+                rng = np.random.default_rng([args.seed, at, STAGES.index(stage)])
+                for number in range(args.tries):
+                    try:
+                        fault(bench, stage, rng)
+                    except AssertionError as error:
+                        lost.append(f"{stage.name}, try {number}: {error}")
+            name, promise = FAULTS[fault]
+            rows.append(f"| {name} | {promise} | {args.tries * len(STAGES)} | {len(lost)} |")
+            print("\n".join([rows[-1], *lost]), file=sys.stderr, flush=True)
+    print("| fault | what must hold | tries | lost |\n| --- | --- | --- | --- |")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
