@@ -117,6 +117,8 @@ def main(args: argparse.Namespace) -> None:
         kept = {run.name for run in runs}
         for folder in results.path("04_hnsw").iterdir():
             if folder.is_dir() and folder.name not in kept:
+                # First of all: killed then, it leaves no run that lacks files.
+                (folder / "run.json").unlink(missing_ok=True)
                 shutil.rmtree(folder)
     stage.report(f"runs in {results.path('04_hnsw')}", summary(results, runs, grid))
 

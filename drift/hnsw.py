@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from drift import InputError
 from drift.exact import by_distance, drop_self
+from drift.files import naming
 
 MISSING = -1
 EF_SEARCH = re.compile("[1-9][0-9]{0,8}|([1-9][0-9]{0,2})?k")
@@ -168,7 +169,9 @@ class FaissHnsw:
         return cls(faiss.read_index(str(path)), cls._rows(len(embeddings), graph.seed))
 
     def save(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        # Written by Python's hand, a full disk is an OSError as everywhere.
+        with naming(path), path.open("wb") as file:
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
 
     def search(
         self, points: np.ndarray, length: int, ef_search: int
@@ -235,6 +238,11 @@ class HnswlibHnsw:
 
     def save(self, path: Path) -> None:
         self._index.save_index(str(path))
+        while path.stat().st_size < self._index.index_file_size():
+            # The library does not notice a full disk. What Python appends fails, and says why.
+            with naming(path), path.open("ab") as file:
+                file.write(bytes(1 << 20))
+            self._index.save_index(str(path))
 
     def search(
         self, points: np.ndarray, length: int, ef_search: int

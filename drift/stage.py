@@ -89,7 +89,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     except OSError as error:
         if error.errno in FULL:
             full = f"{error.filename or args.results}: {os.strerror(error.errno)}"
-            _fail(parser.prog, f"{full}; make room, and the same command goes on from here")
+            _fail(parser.prog, f"{full}; the same command goes on from here once there is room")
         where = f"{error.filename}: " if error.filename else ""
         _fail(parser.prog, f"{where}{error.strerror or error}")
     except MemoryError as error:

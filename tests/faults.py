@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drift.artifacts import Results, manifest_name, owner, script_of
+from drift.artifacts import Results, owner
 from drift.draft import finish_publications
 from drift.files import hold
 
@@ -167,7 +167,7 @@ class Bench:
         return self.base / f"{folder.name} said"
 
     def initial(self, stage: Stage, rng: np.random.Generator) -> Path:
-        """Where a stage can find itself: nothing is there of it yet, or what another command left."""
+        """Where a stage can find itself: without results, or with those of another command."""
         at = STAGES.index(stage)
         before = (
             self.base / f"after {STAGES[at - 1].name}" if at else self.base / "before 01_images"
@@ -220,13 +220,15 @@ def refused(said: Said, *words: str) -> None:
 
 
 def kill_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    with bench.copy(bench.initial(stage, rng)) as folder:
-        before = state(folder)
-        process = bench.start(stage, folder)
-        time.sleep(rng.uniform(0, bench.seconds[stage.name]))
-        process.kill()
-        assert bench.end(process, folder).status in (-signal.SIGKILL, 0)
-        bench.goes_on(stage, folder, before)
+    killed = False
+    while not killed:
+        with bench.copy(bench.initial(stage, rng)) as folder:
+            before = state(folder)
+            process = bench.start(stage, folder)
+            time.sleep(rng.uniform(0, bench.seconds[stage.name]))
+            process.kill()
+            killed = bench.end(process, folder).status == -signal.SIGKILL
+            bench.goes_on(stage, folder, before)
 
 
 def count_writes(countdown: int, folder: str, counted: str) -> None:
@@ -315,7 +317,7 @@ def fill_the_disk(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
             free = shutil.disk_usage(disk).free
             os.posix_fallocate(file.fileno(), 0, free - int(rng.uniform(0, need)))
         said = bench.run(stage, folder)
-        refused(said, "No space left on device", "make room")
+        refused(said, "No space left on device", "once there is room")
         filler.unlink()
         bench.goes_on(stage, folder, before)
 
@@ -331,7 +333,7 @@ def limit_the_file_size(bench: Bench, stage: Stage, rng: np.random.Generator) ->
         # The logarithm is uniform: small files have their moment, too.
         limit = int(np.exp(rng.uniform(np.log(100), np.log(most))))
         said = bench.run(stage, folder, prepare=functools.partial(limit_file_size, limit))
-        refused(said, "File too large", "make room")
+        refused(said, "File too large", "once there is room")
         bench.goes_on(stage, folder, before)
 
 
@@ -365,9 +367,7 @@ def replace_by_another_dtype(path: Path, rng: np.random.Generator) -> None:
     _replace(
         path,
         lambda array: array.astype(wider[array.dtype.kind]),
-        lambda table: table.astype(
-            {column: "float32" for column in table.select_dtypes("number").columns}
-        ),
+        lambda table: table.astype(dict.fromkeys(table.select_dtypes("number"), "float32")),
     )
 
 
@@ -441,6 +441,19 @@ def start_two(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
             os.kill(process.pid, signal.SIGCONT)
         said = bench.end(process, folder)
         assert said.status == 0, said.err
+        bench.is_as_undisturbed(stage, folder)
+
+
+def start_two_at_once(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        link = folder.parent / "by another name"
+        link.symlink_to(folder)
+        processes = [(bench.start(stage, path), path) for path in (folder, link)]
+        ends = [bench.end(*process) for process in processes]
+        assert 0 in (ends[0].status, ends[1].status), ends
+        for said in ends:
+            if said.status:
+                refused(said, "is in use by")
         bench.is_as_undisturbed(stage, folder)
 
 
@@ -548,29 +561,27 @@ def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
         assert len(list(folder.iterdir())) == 2
 
 
-# What is tried: its name, what must hold, one try of it.
-SAME = (
-    "the same command then gives the bytes of an undisturbed run; until then the former are whole"
-)
+# What is tried, and what must hold each time.
 FAULTS = {
-    kill_at_a_moment: ("killed (SIGKILL) at a random moment", SAME),
-    kill_before_a_write: ("killed before a random change to a file or folder", SAME),
-    fill_the_disk: ("disk full (a small tmpfs)", f"one line, status 2; with room, {SAME}"),
-    limit_the_file_size: ("no file beyond a random size", f"one line, status 2; without, {SAME}"),
+    kill_at_a_moment: ("killed (SIGKILL) at a random moment", "same bytes in the end"),
+    kill_before_a_write: ("killed before a random change to a file", "same bytes in the end"),
+    fill_the_disk: ("disk full (a small tmpfs)", "refused; with room, same bytes in the end"),
+    limit_the_file_size: ("limit on file sizes", "refused; without it, same bytes in the end"),
     damage: (
-        "a file truncated, with a bit flipped, empty, a pickle, of another shape or dtype",
-        "the next stage names it and the script to run, which mends it",
+        "a file cut off, with a bit flipped, emptied, a pickle, of another shape or dtype",
+        "the next stage names the script to run, which mends it",
     ),
-    start_two: (
-        "two processes",
-        "the second names the first in one line, status 2; the first is undisturbed",
+    start_two: ("a second process", "refused, the first is named and undisturbed"),
+    start_two_at_once: (
+        "two at the same moment",
+        "one works, the other is refused or finds it done",
     ),
-    forbid_writing: ("read-only folder", "one line, status 2; up to date is said nevertheless"),
-    forbid_reading: ("a file that may not be read", "one line that names it, status 2"),
-    link_out: ("files that are links to elsewhere", "read; replaced, never written through"),
-    link_a_folder: ("a folder inside that is a link", "one line, status 2, nothing written there"),
-    link_the_results: ("the results folder is a link", "the bytes of an undisturbed run"),
-    name_a_file: ("--results is a file, or leads nowhere", "one line, status 2"),
+    forbid_writing: ("read-only folder", "refused; what is up to date is said to be"),
+    forbid_reading: ("a file that must not be read", "refused, the file is named"),
+    link_out: ("files that are links to elsewhere", "read; replaced, not written through"),
+    link_a_folder: ("a folder inside is a link", "refused, nothing is written there"),
+    link_the_results: ("the results folder is a link", "works"),
+    name_a_file: ("`--results` is a file, below one, or a dead link", "refused"),
 }
 
 
