@@ -1,5 +1,6 @@
 """What the results folder believes: manifests, damage, staleness, and drafts that crash."""
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -17,7 +18,7 @@ import pytest
 
 from drift import artifacts
 from drift.artifacts import ArtifactError, Results
-from drift.draft import Draft, package_versions
+from drift.draft import Draft, finish_publications, package_versions
 
 RUN = "04_hnsw/faiss_M32_efc200_ef50"
 OTHER_RUN = "04_hnsw/hnswlib_M32_efc200_ef50"
@@ -312,6 +313,23 @@ def test_manifest_entry_that_lacks_its_hash_or_size_is_refused(side, field, chai
     path.write_text(json.dumps(manifest))
 
     assert names_only(refused(chain, "02_embeddings.npy"), "02_embed_resnet50.py")
+
+
+def test_manifest_with_any_flipped_bit_is_refused(chain):
+    path = chain.path("02_embeddings.json")
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
+        assert chain.manifest("02_embeddings") is None, at
+
+
+def test_manifest_that_may_not_be_read_is_not_called_damaged(chain, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(PermissionError, match=r"02_embeddings\.json"):
+        chain.require("02_embeddings.npy")
 
 
 def test_manifest_of_another_stage_is_refused(chain):
@@ -724,13 +742,13 @@ def test_publish_of_an_output_that_was_never_written_changes_nothing(chain):
     assert chain.require(*FILES)
 
 
-@pytest.mark.parametrize("moves", [0, 1, 2])
-def test_crash_while_publishing_leaves_nothing_to_believe_that_is_wrong(moves, chain, monkeypatch):
+@pytest.mark.parametrize("moves", range(5))
+def test_crash_while_publishing_leaves_the_former_results_or_the_new(moves, chain, monkeypatch):
     class PowerCutError(Exception):
         pass
 
     inputs = chain.require("02_embeddings.npy")
-    former = {name: chain.path(name).read_bytes() for name in chain.manifest("03_exact")["outputs"]}
+    before = snapshot(chain.root)
     draft = Draft(chain, "03_exact", {"other": True}, inputs)
     draft.array("03_exact_indices.npy", (4, 2), np.int32)[:] = 9
     draft.save("03_queries.npy", np.full(4, 3, np.int32))
@@ -744,30 +762,35 @@ def test_crash_while_publishing_leaves_nothing_to_believe_that_is_wrong(moves, c
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", crash_after_some)
-    with pytest.raises(PowerCutError):
+    # The decision, two files, the manifest.
+    with pytest.raises(PowerCutError) if moves < 4 else contextlib.nullcontext():
         draft.publish()
     monkeypatch.undo()
 
-    # Believed is only what the former manifest vouches for: a file of the former run.
-    for name, content in former.items():
-        try:
-            chain.require(name)
-        except ArtifactError as error:
-            assert names_only(str(error), "03_exact_knn.py")
-        else:
-            assert chain.path(name).read_bytes() == content
-    assert chain.up_to_date("03_exact", {}, inputs) == (moves == 0)
-    assert not chain.up_to_date("03_exact", {"other": True}, inputs)
+    finish_publications(chain)
+    if moves == 0:
+        assert snapshot(chain.root) == before
+        assert Draft(chain, "03_exact", {"other": True}, inputs).done == {"(0, 4)": {}}
+    else:
+        assert chain.up_to_date("03_exact", {"other": True}, inputs)
+        assert (chain.load("03_exact_indices.npy") == 9).all()
+        assert not chain.path(".draft").exists()
+    finish_publications(chain)
 
-    # Running it again mends it, whatever the journal said was done.
-    again = Draft(chain, "03_exact", {"other": True}, inputs)
-    array = again.array("03_exact_indices.npy", (4, 2), np.int32)
-    if "(0, 4)" not in again.done:
-        array[:] = 9
-    again.save("03_queries.npy", np.full(4, 3, np.int32))
-    again.publish()
-    assert chain.require("03_exact_indices.npy", "03_queries.npy")
-    assert (chain.load("03_exact_indices.npy") == 9).all()
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"stage": "03_exact", "outputs": {}}'])
+def test_a_decision_of_another_hand_publishes_nothing(text, chain):
+    before = snapshot(chain.root)
+    interrupt(chain)
+    chain.path(".draft/03_exact/manifest.json").write_text(text)
+    finish_publications(chain)
+
+    assert snapshot(chain.root) == before
+    draft, indices, _ = begin(chain)
+    assert draft.done == DONE
+    indices[3:] = 8
+    draft.publish()
+    assert chain.require("03_exact_indices.npy")
 
 
 # A full disk
@@ -869,13 +892,46 @@ def test_draft_with_a_spoilt_array_is_begun_anew(spoil, results):
     assert (array == 0).all()
 
 
-@pytest.mark.parametrize("line", ["5", "null", "[1]", '["done", "x"]', "{}", '"done"'])
+BY_HAND = ["5", "null", "[1]", '["done", "x"]', "{}", '"done"', '["done", "second", {}]']
+BY_HAND += ['00000000 ["done", "second", {"recomputed": "many"}]', '["array", "../a.npy", 5]']
+
+
+@pytest.mark.parametrize("line", BY_HAND)
 def test_draft_stops_reading_its_journal_at_a_line_that_is_none(line, results):
     draft = Draft(results, "03_exact", {}, {})
     draft.mark("first", {})
     with results.path(".draft/03_exact/journal.jsonl").open("a") as journal:
         journal.write(f"{line}\n")
     assert Draft(results, "03_exact", {}, {}).done == {"first": {}}
+
+
+@pytest.mark.parametrize("linked", [".draft", "04_hnsw", RUN])
+def test_nothing_is_written_through_a_link_to_a_folder(linked, results, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    results.path(linked).parent.mkdir(parents=True)
+    results.path(linked).symlink_to(elsewhere)
+    with pytest.raises(ArtifactError, match=f"{linked} is a link or a file"):
+        Draft(results, RUN, {}, {})
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_link_in_place_of_an_output_is_replaced_and_its_file_left_alone(results, tmp_path):
+    precious = tmp_path / "precious.npy"
+    precious.write_text("text")
+    results.root.mkdir()
+    results.path("03_queries.npy").symlink_to(precious)
+    publish(results, "03_exact", {"03_queries.npy": np.arange(3, dtype=np.int32)})
+
+    assert precious.read_text() == "text"
+    assert not results.path("03_queries.npy").is_symlink()
+    assert results.require("03_queries.npy")
+
+
+def test_results_folder_that_is_a_link_to_nothing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(ArtifactError, match=r"link is not a folder"):
+        Results(tmp_path / "link")
 
 
 def test_folder_in_place_of_an_output_is_named_before_any_work(results):
