@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help demo study notebook test lint clean
+.PHONY: help demo study notebook test faults lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,12 @@ notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, bes
 
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest
+
+TRIES ?= 15
+SEED ?= 0
+
+faults: $(VENV)/.installed  ## kill, fill, damage, ... every stage, TRIES times each, and print the table
+	$(BIN)/python -m tests.faults --tries $(TRIES) --seed $(SEED)
 
 lint: $(VENV)/.installed-dev  ## ruff check and ruff format --check
 	$(BIN)/ruff check .

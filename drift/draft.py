@@ -66,11 +66,15 @@ def finish_publications(results: Results) -> None:
     results : Results
         A folder that no other process works in.
     """
-    for folder in sorted(results.path(DRAFTS).glob("*")):
+    drafts = results.path(DRAFTS)
+    if drafts.is_symlink():
+        return  # a draft refuses it
+    for folder in sorted(drafts.glob("*")):
         manifest = read_manifest(folder / DECIDED)
         if manifest is not None:
             _move_into_place(results, folder, manifest)
         _remove_if_empty(folder)
+    _remove_if_empty(drafts)
 
 
 def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -> None:
@@ -90,13 +94,12 @@ def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -
             path.unlink()
     (folder / DECIDED).replace(results.path(manifest_name(manifest["stage"])))
     _remove_if_empty(folder)
+    _remove_if_empty(folder.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Remove a draft's folder if nothing is in it, and that of all drafts."""
     with contextlib.suppress(OSError):
         folder.rmdir()
-        folder.parent.rmdir()
 
 
 class Draft:

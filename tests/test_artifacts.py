@@ -911,9 +911,18 @@ def test_nothing_is_written_through_a_link_to_a_folder(linked, results, tmp_path
     elsewhere.mkdir()
     results.path(linked).parent.mkdir(parents=True)
     results.path(linked).symlink_to(elsewhere)
+    (elsewhere / "empty").mkdir()
+    finish_publications(results)
     with pytest.raises(ArtifactError, match=f"{linked} is a link or a file"):
         Draft(results, RUN, {}, {})
-    assert not list(elsewhere.iterdir())
+    assert list(elsewhere.iterdir()) == [elsewhere / "empty"]
+
+
+def test_an_empty_folder_of_drafts_is_removed(results):
+    for left in (".draft/03_exact", ".draft"):
+        results.path(left).mkdir(parents=True)
+        finish_publications(results)
+        assert not results.path(".draft").exists()
 
 
 def test_a_link_in_place_of_an_output_is_replaced_and_its_file_left_alone(results, tmp_path):
