@@ -270,7 +270,9 @@ def writes(bench: Bench, stage: Stage, start: Path) -> int:
 
 def kill_before_a_write(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
     start = bench.initial(stage, rng)
-    countdown = int(rng.integers(writes(bench, stage, start))) + 1
+    last = writes(bench, stage, start)
+    # Half of the tries at the end, where results are published.
+    countdown = int(rng.integers(max(0, last - 15) if rng.random() < 0.5 else 0, last)) + 1
     with bench.copy(start) as folder:
         before = state(folder)
         arguments = (countdown, str(folder), str(folder.parent / "counted"))
@@ -312,16 +314,21 @@ def fill_the_disk(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
     start = bench.initial(stage, rng)
     need = sum(path.stat().st_size for path in outputs(bench, stage))
     have = sum(path.stat().st_size + 4096 for path in start.rglob("*"))
-    with small_disk(bench, have + 4 * need + (4 << 20)) as disk, bench.copy(start, disk) as folder:
-        before = state(folder)
-        filler = disk / "filler"
-        with filler.open("wb") as file:
-            free = shutil.disk_usage(disk).free
-            os.posix_fallocate(file.fileno(), 0, free - int(rng.uniform(0, need)))
-        said = bench.run(stage, folder)
-        refused(said, "No space left on device", "once there is room")
-        filler.unlink()
-        bench.goes_on(stage, folder, before)
+    room, was_full = int(rng.uniform(0, need)), False
+    while not was_full:
+        size = have + 4 * need + (4 << 20)
+        with small_disk(bench, size) as disk, bench.copy(start, disk) as folder:
+            before = state(folder)
+            filler = disk / "filler"
+            with filler.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - room)
+            said = bench.run(stage, folder)
+            was_full = said.status != 0
+            if was_full:
+                refused(said, "No space left on device", "once there is room")
+                filler.unlink()
+            bench.goes_on(stage, folder, before)
+        room //= 2  # the former results made room
 
 
 def limit_file_size(size: int) -> None:
@@ -333,7 +340,7 @@ def limit_the_file_size(bench: Bench, stage: Stage, rng: np.random.Generator) ->
         before = state(folder)
         most = max(path.stat().st_size for path in outputs(bench, stage))
         # The logarithm is uniform: small files have their moment, too.
-        limit = int(np.exp(rng.uniform(np.log(100), np.log(most))))
+        limit = int(np.exp(rng.uniform(np.log(1000), np.log(most))))
         said = bench.run(stage, folder, prepare=functools.partial(limit_file_size, limit))
         refused(said, "File too large", "once there is room")
         bench.goes_on(stage, folder, before)
