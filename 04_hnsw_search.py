@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from drift import InputError, blocks, stage
-from drift.artifacts import Results
+from drift.artifacts import ArtifactError, Results
 from drift.draft import Draft
 from drift.hnsw import (
     BACKENDS,
@@ -154,7 +154,11 @@ def make_index(
     for name, manifest in results.runs()[0].items():
         kept = f"04_hnsw/{name}/index.{graph.backend}"
         if kept in manifest["outputs"] and wanted.items() <= manifest["parameters"].items():
-            results.require(kept)
+            try:
+                results.require(kept)
+            except ArtifactError:
+                print(f"{results.path(kept)} is damaged: the graph is built anew")
+                continue
             print(f"graph loaded from {results.path(kept)}")
             index = backend.load(results.path(kept), embeddings, graph)
             return index, {fact: manifest[fact] for fact in ("build_seconds", "graph")}
