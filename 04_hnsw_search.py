@@ -13,7 +13,6 @@ examples
 """
 
 import argparse
-import shutil
 import time
 from typing import Any
 
@@ -117,9 +116,7 @@ def main(args: argparse.Namespace) -> None:
         kept = {run.name for run in runs}
         for folder in results.path("04_hnsw").iterdir():
             if folder.is_dir() and folder.name not in kept:
-                # First of all: killed then, it leaves no run that lacks files.
-                (folder / "run.json").unlink(missing_ok=True)
-                shutil.rmtree(folder)
+                results.remove_run(folder.name)
     stage.report(f"runs in {results.path('04_hnsw')}", summary(results, runs, grid))
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,16 @@ class Results:
             else:
                 current[folder.name] = manifest
         return current, left_out
+
+    def remove_run(self, run: str) -> None:
+        """Remove a run's folder, and of a link to a folder the link alone."""
+        folder = self.path(f"04_hnsw/{run}")
+        if folder.is_symlink():
+            folder.unlink()
+            return
+        # First of all: killed then, it leaves no run that lacks files.
+        (folder / "run.json").unlink(missing_ok=True)
+        shutil.rmtree(folder)
 
     def _is_whole(self, name: str, entry: dict[str, Any]) -> bool:
         path = self.path(name)

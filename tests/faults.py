@@ -121,6 +121,8 @@ class Bench:
         # Every try is made below a path with spaces and letters beyond ASCII.
         self.base = base / "Ergebnisse für ähnliche 画像"
         self.base.mkdir()
+        # Those who are killed leave a semaphore of tqdm's behind, of which Python would warn.
+        os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(LIBRARIES))
         self.seconds: dict[str, float] = {}

@@ -554,6 +554,20 @@ def test_runs_without_whole_manifest_are_left_out_with_the_reason(chain):
     assert left_out == dict.fromkeys(["copied_by_hand", "renamed", "torn"], why)
 
 
+def test_a_run_is_removed_and_of_a_link_to_one_the_link_alone(chain, tmp_path):
+    run_stage(chain, OTHER_RUN)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(chain.path(RUN), elsewhere)
+    chain.path(RUN).symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    for run in (RUN, OTHER_RUN):
+        chain.remove_run(run.removeprefix("04_hnsw/"))
+
+    assert not list(chain.path("04_hnsw").iterdir())
+    assert snapshot(elsewhere) == before
+    assert before
+
+
 def test_a_run_in_the_making_is_none(chain):
     draft = Draft(chain, OTHER_RUN, {}, {})
     draft.array(f"{OTHER_RUN}/k0002_indices.npy", (4, 2), np.int32)
