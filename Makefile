@@ -37,7 +37,7 @@ notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, bes
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest
 
-TRIES ?= 15
+TRIES ?= 12
 SEED ?= 0
 
 faults: $(VENV)/.installed  ## kill, fill, damage, ... every stage, TRIES times each, and print the table

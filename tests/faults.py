@@ -1,6 +1,6 @@
 """Faults, tried on every stage: what was tried, how often, and what was lost.
 
-    python -m tests.faults --tries 20 --seed 0
+    python -m tests.faults --tries 12 --seed 0
 
 A try takes a copy of a results folder, lets something go wrong, gives the same command again, and
 compares every byte with a run that nothing disturbed. Only what a clock or a memory meter wrote
@@ -598,7 +598,7 @@ FAULTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tries", type=int, default=20, help="of each fault on each stage")
+    parser.add_argument("--tries", type=int, default=12, help="of each fault on each stage")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     faults = [fault for fault in FAULTS if fault is not fill_the_disk or mounting_allowed()]
