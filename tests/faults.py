@@ -534,9 +534,10 @@ def link_a_folder(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
     with bench.copy(bench.base / f"other {stage.name}") as folder:
         before = state(folder)
         elsewhere = folder.parent / "elsewhere"
-        inner = [path for path in folder.rglob("*") if path.is_dir()]
-        if stage.name == "04_hnsw" and rng.random() < 0.5:
-            linked = inner[int(rng.integers(len(inner)))]
+        runs = [name for name in state(bench.base / f"after {stage.name}") if name in before]
+        if stage.name == "04_hnsw" and rng.random() < 0.7:
+            written = [folder / "04_hnsw", *(folder / name for name in runs if "/" in name)]
+            linked = written[int(rng.integers(len(written)))]
             shutil.move(linked, elsewhere)
         else:
             linked = folder / ".draft"
