@@ -156,8 +156,10 @@ class Bench:
 
     def end(self, process: multiprocessing.Process, folder: Path) -> Said:
         """Wait for a script, and hear what it said."""
-        process.join(120)
-        assert process.exitcode is not None, "it hangs"
+        process.join(300)
+        if process.exitcode is None:
+            process.kill()
+            raise AssertionError("it hangs")
         said = self._said(folder)
         texts = (Path(f"{said}.{suffix}").read_text() for suffix in ("out", "err"))
         return Said(process.exitcode, *texts)
