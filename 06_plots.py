@@ -1,113 +1,268 @@
-"""Stage 06: draw the curves, and a page that shows them.
+"""Stage 06: draw the curves, and a page to hand on.
 
-reads   results/05_curves.parquet, results/05_safe_k.parquet
-writes  results/06_overlap.png, 06_found.png, 06_distances.png, 06_barycenter_shift.png, 06_lid.png
-        results/06_report.html   the figures, the tables and the findings in one file
+reads   results/05_*.parquet, the manifests of all stages, and for the gallery 01_images.npy with
+        the lists of one run
+writes  results/06_overlap.png, 06_distribution.png, 06_found.png, 06_distances.png,
+        06_barycenter_shift.png, 06_lid.png, 06_hubness.png, 06_speed.png, 06_images.png
+        results/06_report.html   figures, tables, findings and a gallery in one file
         results/06_figures.json  the manifest
 
 examples
   python 06_plots.py
-  python 06_plots.py --dpi 300
-  python 06_plots.py --results results-notebook
+  python 06_plots.py --format pdf svg
+  python 06_plots.py --gallery 12 --gallery-run faiss_M32_efc200_ef50 --gallery-k 100
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
-from drift import figures, report, stage
-from drift.artifacts import ArtifactError, Results
+from drift import catalogue, drawing, figures, gallery, page, report, stage
+from drift.artifacts import ArtifactError, Results, content_hash, manifest_name
 from drift.draft import Draft
+from drift.metrics import GRAPH_METRICS, METRICS
 
 STAGE = "06_figures"
-TABLE_KS = (10, 50, 100, 150, 200, 250)
-TABLE_METRICS = (
-    "overlap",
-    "found",
-    "kth_distance_exact",
-    "kth_distance_ann",
-    "barycenter_shift",
-    "lid_exact",
-    "lid_ann",
+FILES = {
+    "05_curves.parquet": "for each run, k and metric the mean, its interval, and quantiles",
+    "05_safe_k.parquet": "for each run and tolerance the largest safe k, and the onset",
+    "05_per_query.parquet": "each metric of every single query",
+}
+IMAGES_SHOWN = 40
+TITLE = "What the index does to the neighborhoods"
+LEDE = (
+    "Exact k nearest neighbors, compared with those that an approximate index returns, as k grows: "
+    "how many are kept, how far they are, where their barycenter lies, and which local intrinsic "
+    "dimensionality (LID) they suggest."
 )
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
-    parser.add_argument(
-        "--dpi", type=stage.integer(30, 1200), default=150, metavar="N", help="dots per inch"
+    add = parser.add_argument
+    add("--dpi", type=stage.integer(30, 1200), default=200, metavar="N", help="dots per inch")
+    add(
+        "--format",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=["png"],
+        help="of the figures; svg and pdf come beside the PNG, which the page shows and which is "
+        "written in any case",
+    )
+    add(
+        "--gallery",
+        type=stage.integer(0, 100),
+        default=6,
+        metavar="N",
+        help="queries in the page's gallery, those that drifted most; 0: no gallery",
+    )
+    add("--gallery-run", metavar="RUN", help="its run; without it, the one with the least overlap")
+    add(
+        "--gallery-k",
+        type=stage.integer(1),
+        metavar="K",
+        help=f"its k; without it, the first at which the run keeps less than "
+        f"{100 * gallery.VISIBLE_DRIFT:.0f} %% of the neighbors, or where it keeps least",
     )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     results = Results(args.results)
-    inputs = results.require("05_curves.parquet", "05_safe_k.parquet")
-    measured = results.manifest("05_metrics")["parameters"]["runs"]
-    of_files = any(Path(name).is_absolute() for name in results.manifest("05_metrics")["inputs"])
-    if not of_files and set(measured) != set(results.runs()[0]):
-        raise ArtifactError(
-            f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
-            "run 05_metrics.py again"
-        )
-    parameters = {"dpi": args.dpi}
+    inputs = results.require(*FILES)
+    runs, searched = runs_in_order(results)
+    curves = pd.read_parquet(results.path("05_curves.parquet"))
+    run, k = gallery.choose(curves, args.gallery_run, args.gallery_k)
+    no_pictures = why_no_pictures(results)
+    if no_pictures is None:
+        inputs |= results.require("01_images.npy")
+    has_gallery = no_pictures is None and args.gallery > 0
+    if has_gallery:
+        inputs |= results.require("03_queries.npy", *lists_of(run, k))
+    manifests = manifests_of(results, searched)
+    parameters = {
+        "dpi": args.dpi,
+        "formats": sorted({"png", *args.format}),
+        "gallery": {"queries": args.gallery, "run": run, "k": k},
+        "runs": list(runs),
+        "manifests": {name: content_hash(results.path(manifest_name(name))) for name in manifests},
+    }
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
-    curves = pd.read_parquet(results.path("05_curves.parquet"))
     safe_k = pd.read_parquet(results.path("05_safe_k.parquet"))
-    styles = figures.run_styles(measured)
+    per_query = pd.read_parquet(
+        results.path("05_per_query.parquet"),
+        columns=["run", "k", "query", "overlap", "barycenter_shift"],
+    )
+    styles = drawing.run_styles(runs)
     labels = {run: style.label for run, style in styles.items()}
+    speeds = {run: report.speeds(manifest) for run, manifest in searched.items()}
+    study = figures.Study(curves, styles, figures.quantiles(per_query), speeds)
+    chosen, left_out = catalogue.drawings(study)
 
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
-    pictures = []
-    notebook = "lid_notebook_exact" in set(curves["metric"])
-    for drawing in figures.DRAWINGS + (figures.PUBLISHED,) * notebook:
-        path = draft.path(f"06_{drawing.name}.png")
-        drawing.draw(curves, styles).savefig(path, dpi=args.dpi)
-        pictures.append(report.Picture(drawing.title, drawing.reading, path.read_bytes()))
+    plots = []
+    for of_study in chosen:
+        png = write_figure(draft, of_study.name, of_study.draw(study), parameters)
+        plots.append(page.plot(of_study.title, of_study.told(study), of_study.reading, png))
+    if no_pictures is None:
+        png = write_figure(draft, "images", sample(results), parameters)
+        told = f"{IMAGES_SHOWN} of the images, evenly spaced over the rows, in a grid."
+        plots.append(page.plot("The images", told, "What the embeddings were made from.", png))
+    else:
+        left_out["Images and gallery"] = no_pictures
+
     sentences = report.findings(curves, safe_k, labels)
-    tables = [
-        ("Curves", curve_table(curves, labels)),
-        ("Safe k and onset", safe_k.assign(run=safe_k["run"].map(labels))),
+    over_all = report.comparison(curves, labels)
+    more = report.details(curves, labels, speeds)
+    sections = [
+        page.Section("What was run", what_was_run(manifests, searched, labels)),
+        page.Section(
+            "What was found", [page.bullets([*filter(None, [over_all]), *sentences, *more])]
+        ),
+        page.Section("Tables", tables(curves, safe_k, labels)),
+        page.Section("Figures", [page.grid(plots)]),
     ]
-    if notebook:
-        beside = report.beside_published(curves, figures.published_curve(), labels)
-        tables.insert(0, ("Beside the published curve", beside))
-    title = "What the index does to the neighborhoods"
-    page = report.page(title, facts(results), sentences, tables, pictures)
-    draft.path("06_report.html").write_text(page, encoding="utf-8")
-    manifest = draft.publish()
+    if has_gallery:
+        pieces = gallery_pieces(results, per_query, run, k, args.gallery, labels[run])
+        sections.append(page.Section("Gallery", pieces))
+    said = [f"Left out: {name}, because {reason}." for name, reason in left_out.items()]
+    sections.append(page.Section("Files", [page.links(FILES), *map(page.paragraph, said)]))
+    draft.path("06_report.html").write_text(page.page(TITLE, LEDE, sections), encoding="utf-8")
+    manifest = draft.publish(left_out=left_out)
 
     print("\n" + "\n".join(sentences))
-    if notebook:
+    for name, reason in left_out.items():
+        print(f"left out: {name} ({reason})")
+    if "lid_notebook_ann" in set(curves["metric"]):
+        beside = report.beside_published(curves, figures.published_curve(), labels)
         stage.report("ours beside the published curve", beside)
     names = pd.DataFrame({"file": [str(results.path(name)) for name in manifest["outputs"]]})
     stage.report("figures and page", names)
 
 
-def curve_table(curves: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
-    """The means of the most telling metrics at a few k."""
-    ks = [k for k in TABLE_KS if k in set(curves["k"])] or sorted(curves["k"].unique())
-    chosen = curves[curves["k"].isin(ks) & curves["metric"].isin(TABLE_METRICS)]
-    wide = chosen.pivot(index=["run", "k"], columns="metric", values="mean")[list(TABLE_METRICS)]
-    return wide.rename(index=labels, level="run").rename_axis(columns=None).reset_index()
+def runs_in_order(results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the runs that were measured, and manifests of those that stage 04 searched.
+
+    They are in the order in which they were searched: a run that is added takes the next color, and
+    the others keep theirs.
+    """
+    manifest = results.manifest("05_metrics")
+    measured = manifest["parameters"]["runs"]
+    if any(Path(name).is_absolute() for name in manifest["inputs"]):
+        return measured, {}  # lists of another system
+    current = results.runs()[0]
+    if set(measured) != set(current):
+        raise ArtifactError(
+            f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
+            "run 05_metrics.py again"
+        )
+    order = sorted(measured, key=lambda run: current[run]["date"])
+    return {run: measured[run] for run in order}, {run: current[run] for run in order}
 
 
-def facts(results: Results) -> pd.DataFrame:
-    """Parameters, time and date of every stage, as the manifests record them."""
-    stages = ["01_images", "02_embeddings", "03_exact"]
-    stages += [f"04_hnsw/{run}" for run in results.runs()[0]] + ["05_metrics"]
-    rows = []
-    for name in stages:
-        manifest = results.manifest(name)
-        if manifest is None:
-            continue  # the images can be gone; the embeddings are enough to come this far
-        said = {key: value for key, value in manifest["parameters"].items() if key != "runs"}
-        text = ", ".join(f"{key} {value}" for key, value in said.items() if key != "k_grid")
-        rows.append((name, text, manifest["seconds"], manifest["date"]))
-    return pd.DataFrame(rows, columns=["stage", "parameters", "seconds", "date"])
+def why_no_pictures(results: Results) -> str | None:
+    """Why there is no image to each embedding; None if there is."""
+    if any(Path(name).is_absolute() for name in results.manifest("05_metrics")["inputs"]):
+        return "lists of another system come without pictures"
+    made_from = (results.manifest("02_embeddings") or {"inputs": ()})["inputs"]
+    if "01_images.npy" not in made_from:
+        return "the embeddings were imported, and come without pictures"
+    if not results.path("01_images.npy").exists():
+        return f"{results.path('01_images.npy').name} is no longer there"
+    return None
+
+
+def manifests_of(results: Results, searched: dict[str, Any]) -> dict[str, Any]:
+    """The manifests of the stages that the measurements come from, in order."""
+    names = ["05_metrics"]
+    if searched:
+        names = ["02_embeddings", "03_exact", *(f"04_hnsw/{run}" for run in searched), *names]
+        names = ["01_images"] * (why_no_pictures(results) is None) + names
+    found = {name: results.manifest(name) for name in names}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
+
+
+def lists_of(run: str, k: int) -> list[str]:
+    """Files with the exact lists, and with those of a run for a k."""
+    stem = f"04_hnsw/{run}/k{k:04d}"
+    exact = ["03_exact_indices.npy", "03_exact_distances.npy"]
+    return [*exact, f"{stem}_indices.npy", f"{stem}_distances.npy"]
+
+
+def write_figure(draft: Draft, name: str, figure: Figure, parameters: dict[str, Any]) -> bytes:
+    """Write a figure in each format, and return the PNG's bytes."""
+    for suffix in parameters["formats"]:
+        drawing.save(figure, draft.path(f"06_{name}.{suffix}"), parameters["dpi"])
+    return draft.path(f"06_{name}.png").read_bytes()
+
+
+def sample(results: Results) -> Figure:
+    """Images evenly spaced over the rows."""
+    images = results.load("01_images.npy")
+    return figures.sample(images[report.evenly(range(len(images)), IMAGES_SHOWN)])
+
+
+def what_was_run(
+    manifests: dict[str, Any], searched: dict[str, Any], labels: dict[str, str]
+) -> list[str]:
+    """Parameters, data, seeds and times of every stage, and the versions of the packages."""
+    pieces = [page.paragraph(report.extent(manifests))]
+    pieces.append(page.headed("Stages", page.table(report.facts(manifests))))
+    if searched:
+        pieces.append(page.headed("Searches", page.table(report.searches(searched, labels))))
+    return [*pieces, page.headed("Versions", page.paragraph(report.versions(manifests)))]
+
+
+def tables(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str]) -> list[str]:
+    """The curves of each run at a few k, the safe k, the onset, and the published curve beside."""
+    of_runs = [
+        page.headed(f"Curves: {label}", page.table(report.curve_table(curves, run)))
+        for run, label in labels.items()
+    ]
+    measured = set(curves["metric"])
+    metrics = [metric for metric in METRICS + GRAPH_METRICS if metric.name in measured]
+    safe = page.paragraph("The largest k up to which the criterion holds; 0: at no k.")
+    onset = page.paragraph("The k at which the overlap begins to fall; -: it does not.")
+    pieces = [
+        *of_runs,
+        page.headed(
+            "The metrics",
+            page.paragraph(
+                "Curves are means over the queries; ci_low and ci_high are the ends of a 95 % "
+                "interval."
+            ),
+            page.terms({metric.name: metric.description for metric in metrics}),
+        ),
+        page.headed("Safe k", safe, page.table(report.safe_table(safe_k, labels))),
+        page.headed("Onset of the drift", onset, page.table(report.onset_table(safe_k, labels))),
+    ]
+    if "lid_notebook_ann" in set(curves["metric"]):
+        beside = report.beside_published(curves, figures.published_curve(), labels)
+        pieces.append(page.headed("Beside the published curve", page.table(beside)))
+    return pieces
+
+
+def gallery_pieces(
+    results: Results, per_query: pd.DataFrame, run: str, k: int, n: int, label: str
+) -> list[str]:
+    """The queries of a run that drifted most at a k, as rows of pictures."""
+    queries = results.load("03_queries.npy")
+    lists = [results.load(name)[:, :k] for name in lists_of(run, k)]
+    images = results.load("01_images.npy")
+    at_k = per_query[(per_query["run"] == run) & (per_query["k"] == k)].set_index("query")
+    at_k = at_k.loc[queries]
+    worst = gallery.most_drifted(at_k["overlap"].to_numpy(), at_k["barycenter_shift"].to_numpy(), n)
+    if not len(worst):
+        return [page.paragraph(f"{label} kept every neighbor of every query at k = {k}.")]
+    said = f"The queries that kept least of their neighbors at k = {k} with {label}, worst first. "
+    said += "Under each picture its rank in its list and its distance from the query."
+    drifted = (gallery.drifted_query(queries[at], *(part[at] for part in lists)) for at in worst)
+    return [page.paragraph(said), *(page.drifted(query, images) for query in drifted)]
 
 
 if __name__ == "__main__":

@@ -1,158 +1,303 @@
-"""The curves of the study, drawn from the table of curves."""
+"""The figures of the study, each drawn from a `Study`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-# The palette of Okabe and Ito, safe for color blindness, without its yellow: too faint for a line.
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P")
-EXACT_COLOR = "black"
-WIDTH = 7.0
-PANEL_HEIGHT = 3.2
-LABEL_POINTS = 9
+from drift import drawing
+from drift.drawing import EXACT_COLOR, POINTS, Style
+
+QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+# Panels of the distribution over queries: above so many runs they stand in two columns.
+ONE_COLUMN = 3
+# The horizontal axis of speeds covers at least this factor.
+LEAST_FACTOR = 6
 
 
 @dataclass(frozen=True)
-class Style:
-    """How a run looks in every figure."""
+class Study:
+    """What figures are drawn from.
 
-    label: str
-    color: str
-    dash: Any
-    marker: str
-    size: float
-    fixed_ef: int | None
-
-
-def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
-    """A look for each run, given the parameters in its manifest.
-
-    The label says the backend and efSearch, and beside them only what differs between the runs.
+    Attributes
+    ----------
+    curves : DataFrame
+        The table ``05_curves.parquet``.
+    styles : mapping of str to Style
+        How each run looks, in the order in which they are drawn.
+    quantiles : DataFrame
+        For each ``run`` and ``k`` the quantiles of the overlap over the queries, see `quantiles`.
+    speeds : mapping of str to Series
+        Queries per second by k, for the runs where they are known.
     """
-    differing = [
-        (key, word)
-        for key, word in (("M", "M"), ("ef_construction", "efConstruction"), ("seed", "seed"))
-        if len({of_run.get(key) for of_run in runs.values()}) > 1
-    ]
-    styles = {}
-    for at, (run, of_run) in enumerate(runs.items()):
-        ef = of_run["ef_search"]
-        words = [of_run["backend"]]
-        words += [f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}"] * (
-            ef is not None
-        )
-        words += [f"{word} {of_run[key]}" for key, word in differing]
-        styles[run] = Style(
-            label=", ".join(words),
-            color=COLORS[at % len(COLORS)],
-            dash=DASHES[(at + at // len(COLORS)) % len(DASHES)],
-            marker=MARKERS[at % len(MARKERS)],
-            # Each later run is drawn smaller, so that one it coincides with shows behind it.
-            size=max(2.0, 5.0 - 1.25 * at),
-            fixed_ef=ef if isinstance(ef, int) else None,
-        )
-    return styles
+
+    curves: pd.DataFrame
+    styles: Mapping[str, Style]
+    quantiles: pd.DataFrame
+    speeds: Mapping[str, pd.Series]
+
+    def series(self, run: str, metric: str) -> pd.DataFrame:
+        """A metric of a run over k: a column for each number of the table."""
+        chosen = self.curves[(self.curves["run"] == run) & (self.curves["metric"] == metric)]
+        return chosen.set_index("k").sort_index()
+
+    def exact(self, metric: str) -> pd.DataFrame:
+        """A metric of the exact side, which all runs share, over k."""
+        chosen = self.curves[self.curves["metric"] == metric].drop_duplicates("k")
+        return chosen.set_index("k").sort_index()
+
+    def means(self, metric: str, over: str | None = None) -> dict[str, pd.Series]:
+        """For each run a metric's mean over k, divided by that of another metric if one is given.
+
+        Keys are the labels of the runs.
+        """
+        return {
+            style.label: self.series(run, metric)["mean"]
+            / (self.series(run, over)["mean"] if over else 1.0)
+            for run, style in self.styles.items()
+        }
+
+    def has(self, metric: str) -> bool:
+        """Whether the metric was measured."""
+        return metric in set(self.curves["metric"])
+
+    @property
+    def ks(self) -> list[int]:
+        """Every k of the grid, ascending."""
+        return sorted(self.curves["k"].unique())
+
+    @property
+    def footnote(self) -> str:
+        """What lines and bands are."""
+        return f"mean over {self.curves['n'].max():,} queries; band: its 95 % interval"
 
 
-def overlap(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+def quantiles(per_query: pd.DataFrame) -> pd.DataFrame:
+    """Quantiles of the overlap over the queries, from the table ``05_per_query.parquet``.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``run``, ``k`` and the names in `QUANTILES`.
+    """
+    groups = per_query.groupby(["run", "k"], sort=False)["overlap"]
+    table = groups.quantile(list(QUANTILES.values())).unstack()
+    return table.set_axis(list(QUANTILES), axis=1).reset_index()
+
+
+def overlap(study: Study) -> Figure:
     """Neighborhood overlap over k."""
-    title = "Share of the exact k nearest neighbors that the index found"
-    return _share(curves, styles, "overlap", title, "neighborhood overlap")
+    return _share(study, "overlap", "Overlap: share of the true neighbors kept", "overlap")
 
 
-def found(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+def found(study: Study) -> Figure:
     """Share of the neighbors asked for that came back."""
-    title = "Neighbors returned, of the k asked for"
-    return _share(curves, styles, "found", title, "share returned")
+    title = "Neighbors that came back, true or not, of the k asked for"
+    return _share(study, "found", title, "found, over k")
 
 
-def distances(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
-    """Distance to the last neighbor and mean distance, and what the index makes of them."""
-    figure, panels = _panels(2, curves, "How far the neighbors are", columns=2)
-    (kth, mean), (kth_ratio, mean_ratio) = panels[:2], panels[2:]
-    for axes, ratio, name in (
-        (kth, kth_ratio, "kth_distance"),
-        (mean, mean_ratio, "mean_distance"),
-    ):
-        _draw_exact(axes, curves, f"{name}_exact")
-        _draw_runs(axes, curves, f"{name}_ann", styles)
-        _draw_ratio(ratio, curves, f"{name}_ann", f"{name}_exact", styles)
-    kth.set_ylabel("Euclidean distance to the last")
-    mean.set_ylabel("mean Euclidean distance")
-    kth_ratio.set_ylabel("index over exact")
-    _label_ends(mean)
-    _label_ends(mean_ratio)
+def distribution(study: Study) -> Figure:
+    """Quantiles of the overlap over the queries, a panel for each run."""
+    columns = 1 if len(study.styles) <= ONE_COLUMN else 2
+    rows = -(-len(study.styles) // columns)
+    lines = max(style.short.count("\n") + 1 for style in study.styles.values())
+    inches = rows * (1.15 + 0.13 * (lines if columns > 1 else 1))
+    figure = Figure(figsize=(drawing.WIDTH, 0.95 + inches), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    drawing.head(figure, "Overlap of single queries: how unlike they are")
+    figure.supxlabel(
+        f"line: median of {study.curves['n'].max():,} queries\n"
+        "dark: the middle half; light: 5 % to 95 % of them",
+        fontsize=POINTS,
+        color="0.35",
+    )
+    for axes in list(grid.flat)[len(study.styles) :]:
+        axes.remove()
+    for axes, (run, style) in zip(figure.axes, study.styles.items(), strict=True):
+        of_run = study.quantiles[study.quantiles["run"] == run].set_index("k").sort_index()
+        for low, high, alpha in (("q05", "q95", 0.25), ("q25", "q75", 0.45)):
+            axes.fill_between(
+                of_run.index, of_run[low], of_run[high], color=style.color, alpha=alpha, lw=0
+            )
+        drawing.line(axes, of_run.index, of_run["median"], style)
+        drawing.dress(axes)
+        # Beside a neighbor the name has half the width.
+        name = style.label if columns == 1 else style.short
+        axes.set_title(name, fontsize=POINTS, loc="left", fontweight="bold")
+    drawing.over_k(figure, study.ks, columns)
+    if len(figure.axes) % columns:
+        # The panel over the empty place has no panel below it to bear the numbers.
+        figure.axes[-2].tick_params(labelbottom=True)
+    _share_axis(figure.axes[0])
+    for axes in grid[:, 0]:
+        axes.set_ylabel("overlap", fontsize=POINTS)
+    for axes, style in zip(figure.axes, study.styles.values(), strict=True):
+        drawing.mark_ef(axes, {"": style})
     return figure
 
 
-def barycenter_shift(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+def distances(study: Study) -> Figure:
+    """Distance to the last neighbor and mean distance, and what the index makes of them."""
+    title = "How far the neighbors are, and index over exact"
+    figure, panels = drawing.panels(title, (1.3, 0.9, 1.3, 0.9), study.styles, study.footnote)
+    for at, (name, label) in enumerate((("kth_distance", "k-th"), ("mean_distance", "mean"))):
+        value, ratio = panels[2 * at : 2 * at + 2]
+        _draw_exact(value, study, f"{name}_exact")
+        _draw_runs(value, study, f"{name}_ann")
+        value.set_ylabel(f"{label} distance\n(Euclidean)")
+        _draw_ratio(ratio, study, f"{name}_ann", f"{name}_exact")
+        ratio.set_ylabel(f"{label} distance,\nindex / exact")
+    return _finish(figure, study, top=True)
+
+
+def barycenter_shift(study: Study) -> Figure:
     """How far the center of a neighborhood moves, absolutely and against its radius."""
-    figure, (absolute, relative) = _panels(
-        2, curves, "How far the barycenter of a neighborhood moves"
-    )
-    _draw_runs(absolute, curves, "barycenter_shift", styles)
+    title = "How far the barycenter of a neighborhood moves"
+    figure, (absolute, relative) = drawing.panels(title, (1.3, 1.3), study.styles, study.footnote)
+    _draw_runs(absolute, study, "barycenter_shift")
     absolute.set_ylabel("shift (Euclidean)")
-    _draw_runs(relative, curves, "barycenter_shift_relative", styles)
+    _draw_runs(relative, study, "barycenter_shift_relative")
     relative.set_ylabel("shift / exact radius")
     relative.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (absolute, relative):
+    # Both panels begin at no shift and go at least to a twentieth of the radius.
+    radius = study.exact("kth_distance_exact")["mean"].max()
+    for axes, least in ((absolute, 0.05 * radius), (relative, 0.05)):
+        drawing.at_least(axes, 0, least)
         axes.set_ylim(bottom=0)
-        _mark_ef(axes, styles, height=0.92)
-        _label_ends(axes)
-    return figure
+    return _finish(figure, study, top=True)
 
 
-def lid(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+def lid(study: Study) -> Figure:
     """Local intrinsic dimensionality, exact and with the index, and the difference in percent."""
-    figure, (value, difference) = _panels(2, curves, "Local intrinsic dimensionality (LID)")
-    _draw_exact(value, curves, "lid_exact")
-    _draw_runs(value, curves, "lid_ann", styles)
-    value.set_ylabel("LID (maximum likelihood)")
+    title = "Local intrinsic dimensionality (LID)"
+    figure, (value, difference) = drawing.panels(title, (1.4, 1.3), study.styles, study.footnote)
+    _draw_exact(value, study, "lid_exact")
+    _draw_runs(value, study, "lid_ann")
+    value.set_ylabel("LID (dimensions)")
     difference.axhline(0, color=EXACT_COLOR, linewidth=0.8)
-    _draw_runs(difference, curves, "lid_difference", styles, over="lid_exact")
+    _draw_runs(difference, study, "lid_difference", over="lid_exact")
     difference.set_ylabel("index minus exact")
     difference.yaxis.set_major_formatter(PercentFormatter(1))
-    _at_least(difference, -0.01, 0.01)
-    for axes in (value, difference):
-        _mark_ef(axes, styles)
-        _label_ends(axes)
+    drawing.at_least(difference, -0.05, 0.05)
+    return _finish(figure, study)
+
+
+def hubness(study: Study) -> Figure:
+    """Hubness and orphans: who is whose neighbor over all rows."""
+    title = "Hubs, in very many lists, and orphans, in none"
+    n = f"from the lists of all {study.curves['n'].max():,} rows"
+    figure, (hubs, orphans) = drawing.panels(title, (1.3, 1.3), study.styles, n)
+    for axes, name in ((hubs, "hubness"), (orphans, "orphans")):
+        _draw_exact(axes, study, f"{name}_exact")
+        _draw_runs(axes, study, f"{name}_ann")
+    hubs.set_ylabel("hubness (skewness)")
+    low, high = hubs.get_ylim()
+    drawing.at_least(hubs, (low + high) / 2 - 0.25, (low + high) / 2 + 0.25)
+    orphans.set_ylabel("orphans (of all rows)")
+    orphans.yaxis.set_major_formatter(PercentFormatter(1))
+    drawing.at_least(orphans, 0, 0.01)
+    orphans.set_ylim(bottom=0)
+    return _finish(figure, study, top=True)
+
+
+def speed(study: Study) -> Figure:
+    """Overlap against queries per second, each run a curve through its k."""
+    timed = {run: style for run, style in study.styles.items() if run in study.speeds}
+    figure, (axes,) = drawing.panels("Overlap against queries per second", (1.9,), timed)
+    ends = {}
+    for run, style in timed.items():
+        of_run = study.series(run, "overlap")["mean"]
+        per_second = study.speeds[run].reindex(of_run.index)
+        # From the largest k to the smallest: mostly from slow to fast, the end that is named.
+        drawing.line(axes, per_second[::-1], of_run[::-1], style)
+        ends[of_run.iloc[-1]] = (f"k = {of_run.index[-1]}", per_second.iloc[-1])
+    # The other end is marked where it is lowest; others can lie upon each other.
+    lowest = min(ends)
+    axes.annotate(
+        ends[lowest][0],
+        (ends[lowest][1], lowest),
+        xytext=(-5, -2),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=POINTS,
+        color="0.35",
+    )
+    axes.set_ylabel("overlap")
+    _share_axis(axes)
+    axes.set_xscale("log")
+    everything = np.concatenate([study.speeds[run] for run in timed])
+    low, high = everything.min(), everything.max()
+    room = max(1.2, np.sqrt(LEAST_FACTOR * low / high))
+    axes.set_xlim(low / room, high * room)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(
+        f"queries per second, log scale\nalong a line k goes from {study.ks[0]} (at the name) "
+        f"to {study.ks[-1]}",
+        fontsize=POINTS,
+    )
+    drawing.label_ends(figure)
     return figure
 
 
-def published(curves: pd.DataFrame, styles: Mapping[str, Style]) -> Figure:
+def published(study: Study) -> Figure:
     """The notebook's quantities, beside the curves that were published of it."""
-    figure, panels = _panels(2, curves, "The notebook's curves, published and ours", columns=2)
-    theirs = published_curve()
-    of_ours = {
-        "overlap": "neighborhood overlap",
-        "kth_squared_distance": "k-th squared distance",
-        "lid_notebook": "LID, the notebook's way",
-        "barycenter_shift": "barycenter shift",
+    title = "The notebook's curves: published (STL-10) and ours"
+    heights = (1.3, 1.5, 1.5, 1.3)
+    figure, panels = drawing.panels(title, heights, study.styles, "notebook's protocol")
+    theirs = published_curve().set_index("k")
+    theirs = theirs.where(np.isfinite(theirs))
+    quantities = {
+        "overlap": "overlap",
+        "kth_squared_distance": "k-th squared\ndistance",
+        "lid_notebook": "LID, the\nnotebook's way",
+        "barycenter_shift": "barycenter shift\n(Euclidean)",
     }
-    for axes, (name, label) in zip(panels, of_ours.items(), strict=True):
+    for axes, (name, label) in zip(panels, quantities.items(), strict=True):
         two_sided = f"{name}_ann" in theirs
         if two_sided:
-            exact = _series(curves, next(iter(styles)), f"{name}_exact")["mean"]
-            axes.plot(theirs["k"], theirs[f"{name}_exact"], "k:", label="published, exact")
-            axes.plot(exact.index, exact, color="0.5", linestyle=":", label="ours, exact")
+            exact = study.exact(f"{name}_exact")["mean"]
+            of_theirs = theirs[f"{name}_exact"]
+            axes.plot(of_theirs, color="0", linestyle=":", lw=1.2, label="published,\nexact")
+            axes.plot(exact, color="0.5", linestyle=":", lw=1.2, label="ours, exact")
             name = f"{name}_ann"
-        finite = theirs[np.isfinite(theirs[name])]
-        label_of_theirs = "published, index" if two_sided else "published"
-        axes.plot(finite["k"], finite[name], color=EXACT_COLOR, label=label_of_theirs)
-        for run, style in styles.items():
-            series = _series(curves, run, name)["mean"]
-            _line(axes, series.index, series, style)
+        axes.plot(theirs[name], color="0", label="published")
+        for run, style in study.styles.items():
+            of_run = study.series(run, name)["mean"]
+            drawing.line(axes, of_run.index, of_run, style)
         axes.set_ylabel(label)
-        axes.legend(fontsize=LABEL_POINTS - 2, frameon=False)
+    _share_axis(panels[0])
+    drawing.over_k(figure, sorted({*study.ks, *theirs.index}))
+    drawing.label_ends(figure)
+    return figure
+
+
+def sample(images: np.ndarray) -> Figure:
+    """A grid of images.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, S, S, 3)
+        RGB.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    side = drawing.WIDTH / columns
+    figure = Figure(figsize=(drawing.WIDTH, 0.3 + rows * side), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.01, hspace=0, wspace=0)
+    drawing.head(figure, "Some of the images")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image in zip(grid.flat, images, strict=False):
+        axes.imshow(image, interpolation="antialiased")
     return figure
 
 
@@ -164,223 +309,54 @@ def published_curve() -> pd.DataFrame:
     return pd.read_csv(Path(__file__).with_name("published_curve.csv"))
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, its file and what it is called.
-
-    Attributes
-    ----------
-    name : str
-        The file is ``06_NAME.png``.
-    title : str
-        Heading in the page.
-    reading : str
-        One sentence on how to read it.
-    draw : callable
-        From the curves and the styles of the runs to the figure.
-    """
-
-    name: str
-    title: str
-    reading: str
-    draw: Callable[[pd.DataFrame, Mapping[str, Style]], Figure]
-
-
-DRAWINGS = (
-    Drawing(
-        "overlap",
-        "Neighborhood overlap",
-        "At 1 the index returns exactly the true neighbors; where a line falls, that share of them "
-        "is lost. The dotted line marks the k at which a fixed efSearch is used up.",
-        overlap,
-    ),
-    Drawing(
-        "found",
-        "Neighbors returned",
-        "Below 1 the index came back with fewer than k neighbors, whichever they were.",
-        found,
-    ),
-    Drawing(
-        "distances",
-        "Neighbor distances",
-        "A lost neighbor is replaced by a farther one, which lifts a line above the exact one, or "
-        "not at all, which lets it fall. Below, the same as a ratio to the exact distance.",
-        distances,
-    ),
-    Drawing(
-        "barycenter_shift",
-        "Barycenter shift",
-        "The distance between the mean of the true neighbors and the mean of those returned, below "
-        "as a share of the neighborhood's radius.",
-        barycenter_shift,
-    ),
-    Drawing(
-        "lid",
-        "Local intrinsic dimensionality",
-        "The dimension that the growth of the neighbor distances suggests; below, by how much the "
-        "index misstates it.",
-        lid,
-    ),
-)
-
-
-PUBLISHED = Drawing(
-    "published",
-    "The published curves",
-    "Black: 10,000 images of STL-10 embedded by ResNet-50, as the notebook published them. On "
-    "other data compare the shapes, not the values. Dotted: the exact side.",
-    published,
-)
-
-
-def _panels(
-    rows: int, curves: pd.DataFrame, title: str, columns: int = 1
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, 0.7 + PANEL_HEIGHT * (rows + 0.3) / 1.3), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
-    n = int(curves["n"].max())
-    figure.suptitle(title, fontsize="large", fontweight="bold")
-    figure.supxlabel(
-        f"k, neighbors asked for\nmean over {n:,} queries; band: 95 % interval of the mean",
-        fontsize="small",
-    )
-    first, last = curves["k"].min(), curves["k"].max()
-    margin = max(1, 0.04 * (last - first))
-    for axes in grid.flat:
-        axes.set_xlim(first - margin, last + margin)
-        axes.grid(color="0.9")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(
-            MaxNLocator(nbins=9 // columns, steps=[1, 2, 5, 10], integer=True)
-        )
-    return figure, list(grid.flat)
-
-
-def _series(curves: pd.DataFrame, run: str, metric: str) -> pd.DataFrame:
-    chosen = curves[(curves["run"] == run) & (curves["metric"] == metric)]
-    return chosen.set_index("k").sort_index()
-
-
-def _draw_runs(
-    axes: Axes,
-    curves: pd.DataFrame,
-    metric: str,
-    styles: Mapping[str, Style],
-    over: str | None = None,
-) -> None:
-    """A line and a band for each run, divided by the mean of another metric if one is given."""
-    for run, style in styles.items():
-        series = _series(curves, run, metric)
-        unit = _series(curves, run, over)["mean"] if over else 1.0
-        values = series[["mean", "ci_low", "ci_high"]].div(unit, axis=0) if over else series
-        _line(axes, values.index, values["mean"], style)
-        axes.fill_between(
-            values.index, values["ci_low"], values["ci_high"], color=style.color, alpha=0.25, lw=0
-        )
-
-
-def _draw_ratio(
-    axes: Axes, curves: pd.DataFrame, metric: str, over: str, styles: Mapping[str, Style]
-) -> None:
-    axes.axhline(1, color=EXACT_COLOR, linewidth=0.8)
-    for run, style in styles.items():
-        ratio = _series(curves, run, metric)["mean"] / _series(curves, run, over)["mean"]
-        _line(axes, ratio.index, ratio, style)
-    _at_least(axes, 0.99, 1.01)
-
-
-def _line(axes: Axes, ks: pd.Index, values: pd.Series, style: Style) -> None:
-    axes.plot(
-        ks,
-        values,
-        color=style.color,
-        linestyle=style.dash,
-        marker=style.marker,
-        markersize=style.size,
-        linewidth=0.4 * style.size,
-        label=style.label,
-    )
-
-
-def _draw_exact(axes: Axes, curves: pd.DataFrame, metric: str) -> None:
-    """The exact side, which all runs share, with its interval."""
-    exact = curves[curves["metric"] == metric].drop_duplicates("k").set_index("k").sort_index()
-    # A single point would be no line to be seen.
-    marker = "o" if len(exact) == 1 else None
-    style = {"color": EXACT_COLOR, "linewidth": 2.5, "alpha": 0.6, "marker": marker}
-    axes.plot(exact.index, exact["mean"], label="exact", **style)
-    axes.fill_between(
-        exact.index, exact["ci_low"], exact["ci_high"], color=EXACT_COLOR, alpha=0.15, lw=0
-    )
-
-
-def _mark_ef(axes: Axes, styles: Mapping[str, Style], height: float = 0.02) -> None:
-    """Mark the k at which a fixed efSearch is used up, in words at a height of the axes."""
-    low, high = axes.get_xlim()
-    for ef in {style.fixed_ef for style in styles.values()} - {None}:
-        if low < ef < high:
-            axes.axvline(ef, color="0.5", linestyle=":", linewidth=1)
-            axes.annotate(
-                f"k = efSearch {ef}",
-                (ef, height),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, 0),
-                textcoords="offset points",
-                fontsize=LABEL_POINTS - 1,
-                color="0.4",
-            )
-
-
-def _label_ends(axes: Axes) -> None:
-    """Write each line's name at its right end, pushed apart where they would overlap."""
-    lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
-    low, high = axes.get_ylim()
-    rows = axes.get_subplotspec().get_gridspec().nrows
-    height = axes.figure.get_figheight() * 72 / rows * 0.75
-    gap = (LABEL_POINTS + 3) / height
-    ends = []
-    for line in lines:
-        values = np.asarray(line.get_ydata(), float)
-        values = values[np.isfinite(values)]
-        if values.size:
-            ends.append(((values[-1] - low) / (high - low), line))
-    ends.sort(key=lambda end: end[0])
-    places = [place for place, _ in ends]
-    for at in range(1, len(places)):
-        places[at] = max(places[at], places[at - 1] + gap)
-    # What was pushed over the top moves everything below it down again.
-    for at in range(len(places) - 1, -1, -1):
-        ceiling = 1 if at == len(places) - 1 else places[at + 1] - gap
-        places[at] = min(places[at], ceiling)
-    for place, (_, line) in zip(places, ends, strict=True):
-        axes.annotate(
-            line.get_label(),
-            (1, place),
-            xycoords="axes fraction",
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=LABEL_POINTS,
-            color=line.get_color(),
-            annotation_clip=False,
-        )
-
-
-def _share(
-    curves: pd.DataFrame, styles: Mapping[str, Style], metric: str, title: str, label: str
-) -> Figure:
-    """A share of neighbors over k, on an axis on which 0.999 looks like what it is."""
-    figure, (axes,) = _panels(1, curves, title)
-    _draw_runs(axes, curves, metric, styles)
-    axes.set_ylabel(label)
-    low = min(axes.get_ylim()[0], 0.95)
-    axes.set_ylim(low, 1 + 0.02 * (1 - low))
-    _mark_ef(axes, styles)
-    _label_ends(axes)
+def _finish(figure: Figure, study: Study, top: bool = False) -> Figure:
+    """Axis of k, marks of efSearch, in words in the first panel, and the names of the lines."""
+    drawing.over_k(figure, study.ks)
+    for at, axes in enumerate(figure.axes):
+        drawing.mark_ef(axes, study.styles, words=at == 0, top=top)
+    drawing.label_ends(figure)
     return figure
 
 
-def _at_least(axes: Axes, low: float, high: float) -> None:
-    """Widen the vertical axis to a span below which differences are not worth looking at."""
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(min(bottom, low), max(top, high))
+def _draw_runs(axes: Axes, study: Study, metric: str, over: str | None = None) -> None:
+    """A line and a band for each run, divided by the mean of another metric if one is given."""
+    for run, style in study.styles.items():
+        values = study.series(run, metric)[["mean", "ci_low", "ci_high"]]
+        if over:
+            values = values.div(study.series(run, over)["mean"], axis=0)
+        drawing.line(axes, values.index, values["mean"], style)
+        drawing.band(axes, values, style.color)
+
+
+def _draw_ratio(axes: Axes, study: Study, metric: str, over: str) -> None:
+    axes.axhline(1, color=EXACT_COLOR, linewidth=0.8)
+    ratios = study.means(metric, over=over).values()
+    for style, ratio in zip(study.styles.values(), ratios, strict=True):
+        drawing.line(axes, ratio.index, ratio, style)
+    drawing.at_least(axes, 0.95, 1.05)
+
+
+def _draw_exact(axes: Axes, study: Study, metric: str) -> None:
+    """The exact side, with its interval."""
+    exact = study.exact(metric)
+    # A single point would be no line to be seen.
+    marker = "o" if len(exact) == 1 else None
+    axes.plot(
+        exact.index, exact["mean"], label="exact", color=EXACT_COLOR, linewidth=2.8, marker=marker
+    )
+    drawing.band(axes, exact, EXACT_COLOR)
+
+
+def _share(study: Study, metric: str, title: str, label: str) -> Figure:
+    """A share of neighbors over k, on an axis on which 0.999 looks like what it is."""
+    figure, (axes,) = drawing.panels(title, (1.9,), study.styles, study.footnote)
+    _draw_runs(axes, study, metric)
+    axes.set_ylabel(label)
+    _share_axis(axes)
+    return _finish(figure, study)
+
+
+def _share_axis(axes: Axes) -> None:
+    low = min(axes.get_ylim()[0], 0.95)
+    axes.set_ylim(low, 1 + 0.04 * (1 - low))
+    axes.autoscale(False, axis="y")

@@ -1,42 +1,33 @@
-"""What a study found, in words and tables, and the page that shows it: one file, by itself."""
+"""What a study found, in sentences and tables, built from the tables of stage 05."""
 
-import base64
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 OVERVIEW_KS = (10, 50, 100, 250)
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --faint: #767676; --rule: #ddd; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --paper: #16181c; --faint: #9a9a9a; --rule: #3a3d44; }
-}
-body { margin: 0 auto; max-width: 52rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
-       background: var(--paper); font: 1rem/1.55 system-ui, sans-serif; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; }
-figure { margin: 1rem 0; }
-img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
-figcaption, .faint { color: var(--faint); font-size: 0.9rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: right; white-space: nowrap;
-         border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child { text-align: left; }
-@media print { h2, figure { break-inside: avoid; } }
-"""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page: its heading, how to read it, and its PNG file's bytes."""
-
-    title: str
-    reading: str
-    png: bytes
+CURVE_KS = (10, 50, 100, 150, 200, 250)
+CURVE_METRICS = (
+    "overlap",
+    "recall",
+    "found",
+    "kth_distance_exact",
+    "kth_distance_ann",
+    "mean_distance_exact",
+    "mean_distance_ann",
+    "barycenter_shift",
+    "barycenter_shift_relative",
+    "lid_exact",
+    "lid_ann",
+    "lid_difference",
+    "hubness_exact",
+    "hubness_ann",
+    "orphans_exact",
+    "orphans_ann",
+)
 
 
 def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +47,7 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for run, of_run in curves.groupby("run", sort=False):
         wide = of_run.pivot(index="k", columns="metric", values="mean")
-        ks = [k for k in OVERVIEW_KS if k in wide.index] or [wide.index[-1]]
+        ks = chosen_ks(wide.index, OVERVIEW_KS)
         percent = 100 * wide["lid_difference"] / wide["lid_exact"]
         row = {"run": run}
         row |= {f"overlap@{k}": f"{wide['overlap'][k]:.3f}" for k in ks}
@@ -95,7 +86,9 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
         if np.isfinite(strictest["onset"]):
             words.append(f", drifts from about k = {strictest['onset']:.0f} on")
         if wide["found"][last] < 1:
-            words.append(f", leaves {1 - wide['found'][last]:.2%} of them missing at {last}")
+            missing = f"{1 - wide['found'][last]:.2%}"
+            missing = "less than 0.01%" if missing == "0.00%" else missing
+            words.append(f", leaves {missing} of them missing at {last}")
         difference = (wide["lid_difference"] / wide["lid_exact"]).dropna()
         if len(difference):
             worst = difference.abs().idxmax()
@@ -105,6 +98,206 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
             words.append(f", and misstates the LID by {by}")
         sentences.append("".join(words) + ".")
     return sentences
+
+
+def details(
+    curves: pd.DataFrame, labels: Mapping[str, str], speeds: Mapping[str, pd.Series]
+) -> list[str]:
+    """What the findings leave out, a sentence for each run, at the last k of its grid.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        The table of stage 05.
+    labels : mapping of str to str
+        What to call each run.
+    speeds : mapping of str to Series
+        Queries per second by k, for the runs where they are known.
+    """
+    sentences = []
+    for run, label in labels.items():
+        of_run = curves[curves["run"] == run]
+        last = of_run["k"].max()
+        at_last = of_run[of_run["k"] == last].set_index("metric")
+        mean = at_last["mean"]
+        words = [
+            f"At k = {last}, {label} keeps at most {share(at_last['q05']['overlap'])} of the "
+            "neighbors for the worst twentieth of the queries"
+        ]
+        if np.isfinite(mean["barycenter_shift_relative"]):
+            words.append(
+                f", moves the barycenter by {mean['barycenter_shift_relative']:.1%} of the radius"
+            )
+        if "hubness_ann" in mean:
+            words.append(
+                f", has a hubness of {mean['hubness_ann']:.2f} (exact {mean['hubness_exact']:.2f}) "
+                f"and {mean['orphans_ann']:.2%} orphans (exact {mean['orphans_exact']:.2%})"
+            )
+        if run in speeds:
+            words.append(f", and answers {speeds[run][last]:,.0f} queries per second")
+        sentences.append("".join(words) + ".")
+    return sentences
+
+
+def comparison(curves: pd.DataFrame, labels: Mapping[str, str]) -> str | None:
+    """One sentence over all runs: which keeps most, which least. None for a single run."""
+    overlap = curves[curves["metric"] == "overlap"].pivot(index="k", columns="run", values="mean")
+    overlap = overlap.dropna()[list(labels)] if len(labels) > 1 else overlap.iloc[:0]
+    if overlap.empty:
+        return None
+    last, ends = overlap.index[-1], overlap.iloc[-1]
+    best, worst = (f"{labels[run]} ({ends[run]:.3f})" for run in (ends.idxmax(), ends.idxmin()))
+    if f"{ends.max():.3f}" == f"{ends.min():.3f}":
+        return f"At k = {last} all {len(labels)} runs keep the same share, {ends.max():.3f}."
+    return f"Of {len(labels)} runs, {best} keeps most at k = {last}, and {worst} least."
+
+
+def chosen_ks(grid: Sequence[int], liked: Sequence[int] = CURVE_KS) -> list[int]:
+    """The k of a grid at which a table shows the curves: its ends, and some between them."""
+    grid = sorted(set(grid))
+    chosen = {grid[0], grid[-1], *set(liked).intersection(grid)}
+    if len(chosen) < 4:
+        chosen |= set(evenly(grid, 6))
+    return sorted(chosen)
+
+
+def evenly(items: Sequence[int], n: int) -> list[int]:
+    """At most `n` of the items, evenly spaced, the first and the last among them."""
+    return [items[at] for at in dict.fromkeys(np.linspace(0, len(items) - 1, n).astype(int))]
+
+
+def curve_table(curves: pd.DataFrame, run: str) -> pd.DataFrame:
+    """The means of all metrics of a run at a few k: a row for each metric, a column for each k.
+
+    Below the overlap stand the ends of its interval.
+    """
+    of_run = curves[curves["run"] == run]
+    of_run = of_run[of_run["k"].isin(chosen_ks(of_run["k"]))]
+    wide = of_run.pivot(index="metric", columns="k", values="mean")
+    ends = of_run[of_run["metric"] == "overlap"].set_index("k")[["ci_low", "ci_high"]].T
+    names = [metric for metric in CURVE_METRICS if metric in wide.index]
+    table = pd.concat(
+        [wide.loc[["overlap"]], ends.add_prefix("overlap ", axis=0), wide.loc[names[1:]]]
+    )
+    table.columns = [f"k = {k}" for k in table]
+    return table.rename_axis("metric").reset_index()
+
+
+def safe_table(safe_k: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """The largest safe k of each run: a row for each criterion and run, a column for a tolerance.
+
+    The criterion ``overlap`` is kept where the overlap is at least the tolerance, ``lid`` where the
+    LID is off by no more.
+    """
+    signs = {"overlap": "overlap at least", "lid": "LID within"}
+    named = safe_k[safe_k["run"].isin(labels)].assign(
+        kept=[
+            f"{signs[criterion]} {tolerance:.0%}"
+            for criterion, tolerance in zip(safe_k["criterion"], safe_k["tolerance"], strict=True)
+        ]
+    )
+    wide = named.pivot(index="run", columns="kept", values="safe_k")
+    wide = wide[named["kept"].drop_duplicates()].loc[list(labels)]
+    return wide.rename(index=labels).rename_axis(columns=None).reset_index()
+
+
+def onset_table(safe_k: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Where the overlap of each run begins to fall, with its interval."""
+    rows = [
+        (label, *_strictest(safe_k, run)[["onset", "onset_low", "onset_high"]])
+        for run, label in labels.items()
+    ]
+    return pd.DataFrame(rows, columns=["run", "onset k", "95 % interval from", "to"])
+
+
+def extent(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """How much was compared, and how long it took, in one sentence, from the stages' manifests."""
+    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    shapes = {
+        name: entry["shape"]
+        for manifest in manifests.values()
+        for name, entry in manifest["outputs"].items()
+    }
+    words = []
+    if "02_embeddings.npy" in shapes:
+        words.append("{:,} embeddings of {:,} dimensions".format(*shapes["02_embeddings.npy"]))
+        words.append("{:,} queries".format(*shapes["03_queries.npy"]))
+    words.append(f"{len(manifests['05_metrics']['parameters']['runs'])} runs")
+    return f"{', '.join(words)}; {seconds:,.0f} seconds in all."
+
+
+def facts(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What was run: for each stage its parameters, the arrays it made, seconds and date.
+
+    Parameters
+    ----------
+    manifests : mapping of str to dict
+        The manifest of each stage, in order.
+    """
+    rows = []
+    for stage, manifest in manifests.items():
+        said = {key: value for key, value in manifest["parameters"].items() if key != "runs"}
+        text = ", ".join(f"{key} {_said(value)}" for key, value in said.items())
+        made = [
+            f"{name} {' x '.join(f'{n:,}' for n in entry['shape'])}"
+            for name, entry in manifest["outputs"].items()
+            if entry["shape"] and "/" not in name
+        ]
+        rows.append((stage, text, ", ".join(made), manifest["seconds"], manifest["date"]))
+    columns = ["stage", "parameters", "arrays and tables", "seconds", "date"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def versions(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """Versions of Python and the packages; of one that changed between stages, all of them."""
+    seen: dict[str, list[str]] = {}
+    for manifest in manifests.values():
+        for package, version in manifest["versions"].items():
+            seen.setdefault(package, []).append(version)
+    return ", ".join(
+        f"{package} {' and '.join(dict.fromkeys(versions))}" for package, versions in seen.items()
+    )
+
+
+def searches(manifests: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> pd.DataFrame:
+    """What each run of stage 04 took, from its manifest.
+
+    Parameters
+    ----------
+    manifests : mapping of str to dict
+        By run.
+    labels : mapping of str to str
+        What to call each run.
+    """
+    rows = []
+    for run, manifest in manifests.items():
+        per_second = speeds(manifest)
+        rows.append(
+            {
+                "run": labels[run],
+                "graph built in s": manifest["build_seconds"],
+                "searched in s": sum(manifest["search_seconds"].values()),
+                **{f"queries/s at k = {k}": round(per_second[k]) for k in _ends(per_second)},
+                "rows out of reach": manifest["graph"].get("unreachable_rows", np.nan),
+                "peak memory, MB": round(manifest["peak_memory_bytes"] / 1e6),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def speeds(manifest: Mapping[str, Any]) -> pd.Series:
+    """Queries per second by k, from the manifest of a run."""
+    return pd.Series(
+        {int(k): number for k, number in manifest["queries_per_second"].items()}
+    ).sort_index()
+
+
+def share(value: float) -> str:
+    """A share in words of three decimals, in which only all is 1 and only nothing is 0."""
+    text = f"{value:.3f}"
+    if text == "1.000" and value < 1:
+        return "> 0.999"
+    return "< 0.001" if text == "0.000" and value > 0 else text
 
 
 def beside_published(
@@ -134,6 +327,17 @@ def beside_published(
     return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
 
 
+def _said(value: Any) -> str:
+    """A parameter in few letters: of a grid its ends, of a hash its beginning."""
+    if isinstance(value, list):
+        return " to ".join(str(value[at]) for at in dict.fromkeys((0, len(value) - 1)))
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", str(value))
+
+
+def _ends(series: pd.Series) -> list[int]:
+    return list(dict.fromkeys(series.index[[0, -1]]))
+
+
 def _strictest(safe_k: pd.DataFrame, run: str) -> pd.Series:
     of_run = safe_k[(safe_k["run"] == run) & (safe_k["criterion"] == "overlap")]
     return of_run.loc[of_run["tolerance"].idxmax()]
@@ -143,60 +347,3 @@ def _onset(row: pd.Series) -> str:
     if not np.isfinite(row["onset"]):
         return "none"
     return f"{row['onset']:.0f} [{row['onset_low']:.0f}, {row['onset_high']:.0f}]"
-
-
-def page(
-    title: str,
-    facts: pd.DataFrame,
-    sentences: Sequence[str],
-    tables: Sequence[tuple[str, pd.DataFrame]],
-    pictures: Sequence[Picture],
-) -> str:
-    """The whole page.
-
-    Parameters
-    ----------
-    title : str
-        Its heading.
-    facts : DataFrame
-        What was run.
-    sentences : sequence of str
-        The findings.
-    tables : sequence of (str, DataFrame)
-        Heading and content of each table.
-    pictures : sequence of Picture
-        The figures, in order.
-
-    Returns
-    -------
-    str
-        HTML with everything inside.
-    """
-    parts = [f"<h1>{html.escape(title)}</h1>", "<h2>What was found</h2>", "<ul>"]
-    parts += [f"<li>{html.escape(sentence)}</li>" for sentence in sentences]
-    parts.append("</ul>")
-    for picture in pictures:
-        data = base64.b64encode(picture.png).decode("ascii")
-        reading = html.escape(picture.reading)
-        parts.append(
-            f"<h2>{html.escape(picture.title)}</h2>\n<figure>"
-            f'<img alt="{html.escape(picture.title)} over k. {reading}" '
-            f'src="data:image/png;base64,{data}">'
-            f"<figcaption>{reading}</figcaption></figure>"
-        )
-    for heading, table in [*tables, ("What was run", facts)]:
-        parts.append(f"<h2>{html.escape(heading)}</h2>\n{_table(table)}")
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _table(table: pd.DataFrame) -> str:
-    markup = table.to_html(
-        index=False, border=0, na_rep="-", float_format=lambda number: f"{number:.4g}"
-    )
-    return f'<div class="scroll">{markup}</div>'
