@@ -117,13 +117,12 @@ def main(args: argparse.Namespace) -> None:
         left_out["Images and gallery"] = no_pictures
 
     sentences = report.findings(curves, safe_k, labels)
+    details = report.details(curves, labels, speeds)
+    told = [" ".join(both) for both in zip(sentences, details, strict=True)]
     over_all = report.comparison(curves, labels)
-    more = report.details(curves, labels, speeds)
     sections = [
         page.Section("What was run", what_was_run(manifests, searched, labels)),
-        page.Section(
-            "What was found", [page.bullets([*filter(None, [over_all]), *sentences, *more])]
-        ),
+        page.Section("What was found", [page.bullets([*filter(None, [over_all]), *told])]),
         page.Section("Tables", tables(curves, safe_k, labels)),
         page.Section("Figures", [page.grid(plots)]),
     ]

@@ -22,7 +22,15 @@ from matplotlib.ticker import MaxNLocator
 # The palette of Okabe and Ito, safe for color blindness, without its yellow: too faint for a line.
 # In gray, runs are told apart by their dashes and marks.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+# Dotted is left to what is no run.
+DASHES = (
+    "-",
+    (0, (4, 2)),
+    (0, (4, 1.5, 1, 1.5)),
+    (0, (2, 1)),
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (9, 2)),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 EXACT_COLOR = "0.25"
 BACKENDS = {"faiss": "FAISS"}
@@ -77,13 +85,14 @@ def run_styles(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
     styles = {}
     for at, (run, of_run) in enumerate(runs.items()):
         ef = of_run["ef_search"]
-        words = [BACKENDS.get(of_run["backend"], of_run["backend"])]
-        if ef is not None:
-            words.append(f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}")
-        words += [f"{word} {of_run[key]}" for key, word in differing]
+        backend = BACKENDS.get(of_run["backend"], of_run["backend"])
+        of_search = f"efSearch {ef}" if isinstance(ef, int) else f"efSearch = {ef}"
+        of_graph = [f"{word} {of_run[key]}" for key, word in differing]
+        words = [backend, *[of_search] * (ef is not None), *of_graph]
+        lines = [" ".join([backend, *of_graph[:1]]), *words[1:2], *of_graph[1:]]
         styles[run] = Style(
             label=", ".join(words),
-            short="\n".join(line for word in words for line in textwrap.wrap(word, 18)),
+            short="\n".join(part for line in lines for part in textwrap.wrap(line, 18)),
             color=COLORS[at % len(COLORS)],
             dash=DASHES[(at + at // len(COLORS)) % len(DASHES)],
             marker=MARKERS[at % len(MARKERS)],
@@ -174,13 +183,18 @@ def line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: Style) -> 
 
 def band(axes: Axes, series: pd.DataFrame, color: str) -> None:
     """The interval of a mean, over the index of a table with ``ci_low`` and ``ci_high``."""
+    # A band over a single k has no width to be seen.
+    width = 3 if len(series) == 1 else 0
     axes.fill_between(
-        series.index, series["ci_low"], series["ci_high"], color=color, alpha=0.25, lw=0
+        series.index, series["ci_low"], series["ci_high"], color=color, alpha=0.25, lw=width
     )
 
 
 def mark_ef(axes: Axes, styles: Mapping[str, Style], words: bool = True, top: bool = False) -> None:
-    """Mark the k at which a fixed efSearch is used up; in words at the bottom or the top."""
+    """Mark the k at which a fixed efSearch is used up; in words at the bottom or the top.
+
+    The first mark bears the word, and further ones their number alone.
+    """
     low, high = axes.get_xlim()
     efs = {style.fixed_ef for style in styles.values() if style.fixed_ef is not None}
     for at, ef in enumerate(sorted(ef for ef in efs if low < ef < high)):
@@ -189,7 +203,7 @@ def mark_ef(axes: Axes, styles: Mapping[str, Style], words: bool = True, top: bo
             continue
         before = ef > (low + high) / 2
         axes.annotate(
-            f"efSearch {ef}",
+            f"efSearch {ef}" if at == 0 else f"{ef}",
             (ef, 1 if top else 0),
             xycoords=("data", "axes fraction"),
             # One below the other: two marks can be nearer than the words are long.
@@ -199,6 +213,7 @@ def mark_ef(axes: Axes, styles: Mapping[str, Style], words: bool = True, top: bo
             va="top" if top else "bottom",
             fontsize=POINTS,
             color="0.35",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )
 
 
@@ -217,8 +232,11 @@ def label_ends(figure: Figure) -> None:
             continue
         height = axes.get_window_extent().height * 72 / figure.dpi
         low, high = axes.get_ylim()
-        names.sort(key=lambda name: name.xy[1])
-        wanted = np.array([(name.xy[1] - low) / (high - low) for name in names])
+        ends = np.array([((name.xy[1] - low) / (high - low), name.xy[0]) for name in names])
+        # From the bottom up. Of ends at the same height, the one further left goes below, so that
+        # the threads do not cross, and of ends that coincide the first run comes on top.
+        order = np.lexsort((-np.arange(len(ends)), ends[:, 1], ends[:, 0].round(2)))
+        names, wanted = [names[at] for at in order], ends[order, 0]
         sizes = [(name.get_text().count("\n") + 1.2) * LINE_POINTS / height for name in names]
         for name, place in zip(names, _apart(wanted, np.array(sizes)), strict=True):
             name.set_position((1.05, place))
@@ -237,7 +255,7 @@ def _name_lines(axes: Axes) -> list[Annotation]:
         if of_run.get_label().startswith("_") or end is None:
             continue
         # Letters need more contrast with the paper than a line does.
-        ink = tuple(0.7 * part for part in to_rgb(of_run.get_color()))
+        ink = tuple(0.6 * part for part in to_rgb(of_run.get_color()))
         names.append(
             axes.annotate(
                 of_run.get_label(),

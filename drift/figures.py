@@ -97,7 +97,7 @@ def overlap(study: Study) -> Figure:
 
 def found(study: Study) -> Figure:
     """Share of the neighbors asked for that came back."""
-    title = "Neighbors that came back, true or not, of the k asked for"
+    title = "Neighbors returned, of the k asked for"
     return _share(study, "found", title, "found, over k")
 
 
@@ -109,7 +109,7 @@ def distribution(study: Study) -> Figure:
     inches = rows * (1.15 + 0.13 * (lines if columns > 1 else 1))
     figure = Figure(figsize=(drawing.WIDTH, 0.95 + inches), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    drawing.head(figure, "Overlap of single queries: how unlike they are")
+    drawing.head(figure, "Overlap of single queries")
     figure.supxlabel(
         f"line: median of {study.curves['n'].max():,} queries\n"
         "dark: the middle half; light: 5 % to 95 % of them",
@@ -143,7 +143,7 @@ def distribution(study: Study) -> Figure:
 
 def distances(study: Study) -> Figure:
     """Distance to the last neighbor and mean distance, and what the index makes of them."""
-    title = "How far the neighbors are, and index over exact"
+    title = "Neighbor distances, and index over exact"
     figure, panels = drawing.panels(title, (1.3, 0.9, 1.3, 0.9), study.styles, study.footnote)
     for at, (name, label) in enumerate((("kth_distance", "k-th"), ("mean_distance", "mean"))):
         value, ratio = panels[2 * at : 2 * at + 2]
@@ -157,7 +157,7 @@ def distances(study: Study) -> Figure:
 
 def barycenter_shift(study: Study) -> Figure:
     """How far the center of a neighborhood moves, absolutely and against its radius."""
-    title = "How far the barycenter of a neighborhood moves"
+    title = "Barycenter: how far a neighborhood moves"
     figure, (absolute, relative) = drawing.panels(title, (1.3, 1.3), study.styles, study.footnote)
     _draw_runs(absolute, study, "barycenter_shift")
     absolute.set_ylabel("shift (Euclidean)")
@@ -189,7 +189,7 @@ def lid(study: Study) -> Figure:
 
 def hubness(study: Study) -> Figure:
     """Hubness and orphans: who is whose neighbor over all rows."""
-    title = "Hubs, in very many lists, and orphans, in none"
+    title = "Hubs and orphans"
     n = f"from the lists of all {study.curves['n'].max():,} rows"
     figure, (hubs, orphans) = drawing.panels(title, (1.3, 1.3), study.styles, n)
     for axes, name in ((hubs, "hubness"), (orphans, "orphans")):
@@ -238,18 +238,17 @@ def speed(study: Study) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(
-        f"queries per second, log scale\nalong a line k goes from {study.ks[0]} (at the name) "
-        f"to {study.ks[-1]}",
-        fontsize=POINTS,
-    )
+    axes.set_xlabel("queries per second, log scale", fontsize=POINTS)
+    if len(study.ks) > 1:
+        span = f"along a line k goes from {study.ks[0]}, at the name, to {study.ks[-1]}"
+        figure.supxlabel(span, fontsize=POINTS, color="0.35")
     drawing.label_ends(figure)
     return figure
 
 
 def published(study: Study) -> Figure:
     """The notebook's quantities, beside the curves that were published of it."""
-    title = "The notebook's curves: published (STL-10) and ours"
+    title = "The notebook's curves, published and ours"
     heights = (1.3, 1.5, 1.5, 1.3)
     figure, panels = drawing.panels(title, heights, study.styles, "notebook's protocol")
     theirs = published_curve().set_index("k")

@@ -103,38 +103,35 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str])
 def details(
     curves: pd.DataFrame, labels: Mapping[str, str], speeds: Mapping[str, pd.Series]
 ) -> list[str]:
-    """What the findings leave out, a sentence for each run, at the last k of its grid.
+    """What `findings` leaves out, a sentence for each run, at the last k of its grid.
 
     Parameters
     ----------
     curves : DataFrame
         The table of stage 05.
     labels : mapping of str to str
-        What to call each run.
+        The runs, as in `findings`.
     speeds : mapping of str to Series
         Queries per second by k, for the runs where they are known.
     """
     sentences = []
-    for run, label in labels.items():
+    for run in labels:
         of_run = curves[curves["run"] == run]
         last = of_run["k"].max()
         at_last = of_run[of_run["k"] == last].set_index("metric")
         mean = at_last["mean"]
         words = [
-            f"At k = {last}, {label} keeps at most {share(at_last['q05']['overlap'])} of the "
-            "neighbors for the worst twentieth of the queries"
+            f"At k = {last} the worst twentieth of the queries keep at most "
+            f"{share(at_last['q05']['overlap'])} of their neighbors"
         ]
         if np.isfinite(mean["barycenter_shift_relative"]):
-            words.append(
-                f", moves the barycenter by {mean['barycenter_shift_relative']:.1%} of the radius"
-            )
+            moved = mean["barycenter_shift_relative"]
+            words.append(f", the barycenter moves by {moved:.1%} of the radius")
         if "hubness_ann" in mean:
-            words.append(
-                f", has a hubness of {mean['hubness_ann']:.2f} (exact {mean['hubness_exact']:.2f}) "
-                f"and {mean['orphans_ann']:.2%} orphans (exact {mean['orphans_exact']:.2%})"
-            )
+            hubness, exact = mean["hubness_ann"], mean["hubness_exact"]
+            words.append(f", the hubness is {hubness:.2f} (exact {exact:.2f})")
         if run in speeds:
-            words.append(f", and answers {speeds[run][last]:,.0f} queries per second")
+            words.append(f", and {speeds[run][last]:,.0f} queries per second are answered")
         sentences.append("".join(words) + ".")
     return sentences
 
