@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from drift import catalogue, drawing, figures, gallery, page, report, stage
 from drift.artifacts import ArtifactError, Results, content_hash, manifest_name
@@ -106,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
 
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     plots = []
-    for of_study in chosen:
+    for of_study in tqdm(chosen, "figures", disable=None):
         png = write_figure(draft, of_study.name, of_study.draw(study), parameters)
         plots.append(page.plot(of_study.title, of_study.told(study), of_study.reading, png))
     if no_pictures is None:

@@ -15,9 +15,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 # The palette of Okabe and Ito, safe for color blindness, without its yellow: too faint for a line.
 # In gray, runs are told apart by their dashes and marks.
@@ -243,9 +245,17 @@ def label_ends(figure: Figure) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure in the format that the file's name ends in."""
+    """Write a figure in the format that the file's name ends in.
+
+    The same figure gives the same bytes. A PNG without photographs has a palette of 256 colors, of
+    which curves need no more, and a third of the size.
+    """
     with matplotlib.rc_context({"svg.hashsalt": path.stem}):
         figure.savefig(path, dpi=dpi, metadata=METADATA.get(path.suffix[1:]))
+    if path.suffix == ".png" and not figure.findobj(AxesImage):
+        with Image.open(path) as drawn:
+            few_colors = drawn.convert("RGB").quantize(256)
+        few_colors.save(path, optimize=True, dpi=(dpi, dpi))
 
 
 def _name_lines(axes: Axes) -> list[Annotation]:

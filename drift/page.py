@@ -19,6 +19,7 @@ from PIL import Image
 from drift.gallery import DriftedQuery, Neighbor
 
 THUMBNAIL = 96  # pixels; small pictures stay as they are
+ROUNDING = 1e-9
 LONG = 30  # letters of a cell above which its lines are broken
 _WORDS = ' class="words"'
 
@@ -59,6 +60,7 @@ th:first-child, .words { text-align: left; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: 0.2rem 1.25rem;
      font-size: 0.9rem; line-height: 1.4; max-width: 52rem; }
 dt { font-weight: 600; overflow-wrap: anywhere; } dd { margin: 0; }
+@media screen and (max-width: 40rem) { dl { display: block; } dd { margin-bottom: 0.5rem; } }
 .strip { display: flex; flex-wrap: wrap; gap: 0.5rem; padding: 0; margin: 0.25rem 0 0.75rem;
          list-style: none; max-width: none; }
 .strip li { width: 4.5rem; margin: 0; font-size: 0.75rem; line-height: 1.3; text-align: center; }
@@ -79,7 +81,7 @@ dt { font-weight: 600; overflow-wrap: anywhere; } dd { margin: 0; }
   td { white-space: normal; } .long { min-width: 0; }
   .strip li { width: 14mm; font-size: 7pt; }
   h2, h3 { break-after: avoid; }
-  .plot, figure, tr { break-inside: avoid; }
+  .plot, table, tr { break-inside: avoid; }
 }
 """
 
@@ -184,9 +186,14 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits, or more where a value that is not 1 would look like it; "-" for none."""
+    """Four digits, or more where a value that is not 1 would look like it; "-" for none.
+
+    What is less than rounding leaves of values like these is 0.
+    """
     if np.isnan(value):
         return "-"
+    if abs(value) < ROUNDING:
+        return "0"
     if abs(value) >= 1e4:
         return f"{value:.0f}"
     digits = 4

@@ -142,11 +142,18 @@ def comparison(curves: pd.DataFrame, labels: Mapping[str, str]) -> str | None:
     overlap = overlap.dropna()[list(labels)] if len(labels) > 1 else overlap.iloc[:0]
     if overlap.empty:
         return None
-    last, ends = overlap.index[-1], overlap.iloc[-1]
-    best, worst = (f"{labels[run]} ({ends[run]:.3f})" for run in (ends.idxmax(), ends.idxmin()))
-    if f"{ends.max():.3f}" == f"{ends.min():.3f}":
-        return f"At k = {last} all {len(labels)} runs keep the same share, {ends.max():.3f}."
-    return f"Of {len(labels)} runs, {best} keeps most at k = {last}, and {worst} least."
+    last, ends = overlap.index[-1], overlap.iloc[-1].map(share)
+    most, least = ends[overlap.iloc[-1].idxmax()], ends[overlap.iloc[-1].idxmin()]
+    if most == least:
+        return f"At k = {last} all {len(labels)} runs keep the same share, {most}."
+    best, worst = (
+        " and ".join(label for run, label in labels.items() if ends[run] == end)
+        for end in (most, least)
+    )
+    return (
+        f"Of {len(labels)} runs, most neighbors are kept at k = {last} by {best} ({most}), least "
+        f"by {worst} ({least})."
+    )
 
 
 def chosen_ks(grid: Sequence[int], liked: Sequence[int] = CURVE_KS) -> list[int]:
@@ -240,6 +247,8 @@ def facts(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             for name, entry in manifest["outputs"].items()
             if entry["shape"] and "/" not in name
         ]
+        lists = sum(name.endswith("_indices.npy") for name in manifest["outputs"] if "/" in name)
+        made += [f"{lists} pairs of lists, ids and distances"] * (lists > 0)
         rows.append((stage, text, ", ".join(made), manifest["seconds"], manifest["date"]))
     columns = ["stage", "parameters", "arrays and tables", "seconds", "date"]
     return pd.DataFrame(rows, columns=columns)

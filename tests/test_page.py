@@ -116,7 +116,7 @@ def test_values_in_the_page_are_those_of_the_curves(finished, visit):
             metric, _, column = name.partition(" ")
             for k, cell in zip(GRID, cells, strict=True):
                 expected = curves.loc[(run, metric, k), column or "mean"]
-                assert float(cell) == pytest.approx(expected, rel=6e-4), (name, k)
+                assert float(cell) == pytest.approx(expected, rel=6e-4, abs=1e-9), (name, k)
     safe_k = pd.read_parquet(finished / "05_safe_k.parquet")
     head, *rows = tables["Safe k"]
     assert len(head) == 7
@@ -321,6 +321,7 @@ def test_the_order_of_runs_is_that_in_which_they_were_searched(results, drive):
         (1.0, "1"),
         (0.9999999, "0.9999999"),
         (0.94894, "0.9489"),
+        (-1e-10, "0"),
         (float("nan"), "-"),
         (26430.4, "26430"),
         (float("inf"), "inf"),
