@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -78,11 +79,9 @@ def main(args: argparse.Namespace) -> None:
     curves = pd.read_parquet(results.path("05_curves.parquet"))
     run, k = gallery.choose(curves, args.gallery_run, args.gallery_k)
     no_pictures = why_no_pictures(results)
-    if no_pictures is None:
-        inputs |= results.require("01_images.npy")
     has_gallery = no_pictures is None and args.gallery > 0
-    if has_gallery:
-        inputs |= results.require("03_queries.npy", *lists_of(run, k))
+    inputs |= results.require(*["01_images.npy"] * (no_pictures is None))
+    inputs |= results.require(*lists_of(run, k) * has_gallery)
     manifests = manifests_of(results, searched)
     parameters = {
         "dpi": args.dpi,
@@ -95,35 +94,25 @@ def main(args: argparse.Namespace) -> None:
         return
 
     safe_k = pd.read_parquet(results.path("05_safe_k.parquet"))
-    per_query = pd.read_parquet(
-        results.path("05_per_query.parquet"),
-        columns=["run", "k", "query", "overlap", "barycenter_shift"],
-    )
+    columns = ["run", "k", "query", "overlap", "barycenter_shift"]
+    per_query = pd.read_parquet(results.path("05_per_query.parquet"), columns=columns)
     styles = drawing.run_styles(runs)
     labels = {run: style.label for run, style in styles.items()}
     speeds = {run: report.speeds(manifest) for run, manifest in searched.items()}
     study = figures.Study(curves, styles, figures.quantiles(per_query), speeds)
-    chosen, left_out = catalogue.drawings(study)
 
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
-    plots = []
-    for of_study in tqdm(chosen, "figures", disable=None):
-        png = write_figure(draft, of_study.name, of_study.draw(study), parameters)
-        plots.append(page.plot(of_study.title, of_study.told(study), of_study.reading, png))
+    plots, left_out = draw(study, draft, parameters)
     if no_pictures is None:
-        png = write_figure(draft, "images", sample(results), parameters)
-        told = f"{IMAGES_SHOWN} of the images, evenly spaced over the rows, in a grid."
-        plots.append(page.plot("The images", told, "What the embeddings were made from.", png))
+        plots.append(draw_images(results.load("01_images.npy"), draft, parameters))
     else:
         left_out["Images and gallery"] = no_pictures
-
-    sentences = report.findings(curves, safe_k, labels)
+    found = report.findings(curves, safe_k, labels)
     details = report.details(curves, labels, speeds)
-    told = [" ".join(both) for both in zip(sentences, details, strict=True)]
-    over_all = report.comparison(curves, labels)
+    told = [*report.comparison(curves, labels), *map(" ".join, zip(found, details, strict=True))]
     sections = [
         page.Section("What was run", what_was_run(manifests, searched, labels)),
-        page.Section("What was found", [page.bullets([*filter(None, [over_all]), *told])]),
+        page.Section("What was found", [page.bullets(told)]),
         page.Section("Tables", tables(curves, safe_k, labels)),
         page.Section("Figures", [page.grid(plots)]),
     ]
@@ -135,10 +124,10 @@ def main(args: argparse.Namespace) -> None:
     draft.path("06_report.html").write_text(page.page(TITLE, LEDE, sections), encoding="utf-8")
     manifest = draft.publish(left_out=left_out)
 
-    print("\n" + "\n".join(sentences))
+    print("\n" + "\n".join(found))
     for name, reason in left_out.items():
         print(f"left out: {name} ({reason})")
-    if "lid_notebook_ann" in set(curves["metric"]):
+    if study.has(catalogue.PUBLISHED.needs):
         beside = report.beside_published(curves, figures.published_curve(), labels)
         stage.report("ours beside the published curve", beside)
     names = pd.DataFrame({"file": [str(results.path(name)) for name in manifest["outputs"]]})
@@ -188,10 +177,29 @@ def manifests_of(results: Results, searched: dict[str, Any]) -> dict[str, Any]:
 
 
 def lists_of(run: str, k: int) -> list[str]:
-    """Files with the exact lists, and with those of a run for a k."""
-    stem = f"04_hnsw/{run}/k{k:04d}"
-    exact = ["03_exact_indices.npy", "03_exact_distances.npy"]
-    return [*exact, f"{stem}_indices.npy", f"{stem}_distances.npy"]
+    """Files with the queries, the exact lists, and those of a run for a k."""
+    exact = ["03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy"]
+    return [*exact, *(f"04_hnsw/{run}/k{k:04d}_{part}.npy" for part in ("indices", "distances"))]
+
+
+def draw(
+    study: figures.Study, draft: Draft, parameters: dict[str, Any]
+) -> tuple[list[str], dict[str, str]]:
+    """Every figure of the study for the page, and why others are left out."""
+    plots = []
+    chosen, left_out = catalogue.drawings(study)
+    for one in tqdm(chosen, "figures", disable=None):
+        png = write_figure(draft, one.name, one.draw(study), parameters)
+        plots.append(page.plot(one.title, one.told(study), one.reading, png))
+    return plots, left_out
+
+
+def draw_images(images: np.ndarray, draft: Draft, parameters: dict[str, Any]) -> str:
+    """Images evenly spaced over the rows, for the page."""
+    shown = report.evenly(range(len(images)), IMAGES_SHOWN)
+    png = write_figure(draft, "images", figures.sample(images[shown]), parameters)
+    told = f"{len(shown)} of the {len(images):,} images, evenly spaced over the rows, in a grid."
+    return page.plot("The images", told, "What the embeddings were made from.", png)
 
 
 def write_figure(draft: Draft, name: str, figure: Figure, parameters: dict[str, Any]) -> bytes:
@@ -199,12 +207,6 @@ def write_figure(draft: Draft, name: str, figure: Figure, parameters: dict[str, 
     for suffix in parameters["formats"]:
         drawing.save(figure, draft.path(f"06_{name}.{suffix}"), parameters["dpi"])
     return draft.path(f"06_{name}.png").read_bytes()
-
-
-def sample(results: Results) -> Figure:
-    """Images evenly spaced over the rows."""
-    images = results.load("01_images.npy")
-    return figures.sample(images[report.evenly(range(len(images)), IMAGES_SHOWN)])
 
 
 def what_was_run(
@@ -241,7 +243,7 @@ def tables(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str]) -
         page.headed("Safe k", safe, page.table(report.safe_table(safe_k, labels))),
         page.headed("Onset of the drift", onset, page.table(report.onset_table(safe_k, labels))),
     ]
-    if "lid_notebook_ann" in set(curves["metric"]):
+    if catalogue.PUBLISHED.needs in measured:
         beside = report.beside_published(curves, figures.published_curve(), labels)
         pieces.append(page.headed("Beside the published curve", page.table(beside)))
     return pieces
@@ -251,8 +253,8 @@ def gallery_pieces(
     results: Results, per_query: pd.DataFrame, run: str, k: int, n: int, label: str
 ) -> list[str]:
     """The queries of a run that drifted most at a k, as rows of pictures."""
-    queries = results.load("03_queries.npy")
-    lists = [results.load(name)[:, :k] for name in lists_of(run, k)]
+    queries, *lists = (results.load(name) for name in lists_of(run, k))
+    lists = [part[:, :k] for part in lists]
     images = results.load("01_images.npy")
     at_k = per_query[(per_query["run"] == run) & (per_query["k"] == k)].set_index("query")
     at_k = at_k.loc[queries]

@@ -262,7 +262,7 @@ def _name_lines(axes: Axes) -> list[Annotation]:
     names = []
     for of_run in axes.get_lines():
         end = _last_point(of_run)
-        if of_run.get_label().startswith("_") or end is None:
+        if of_run.get_label().startswith("_child") or end is None:
             continue
         # Letters need more contrast with the paper than a line does.
         ink = tuple(0.6 * part for part in to_rgb(of_run.get_color()))
@@ -276,6 +276,7 @@ def _name_lines(axes: Axes) -> list[Annotation]:
                 fontsize=POINTS,
                 color=ink,
                 linespacing=1.0,
+                parse_math=False,
                 annotation_clip=False,
                 arrowprops={
                     "arrowstyle": "-",

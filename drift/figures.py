@@ -1,5 +1,6 @@
 """The figures of the study, each drawn from a `Study`."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,8 @@ def distribution(study: Study) -> Figure:
         drawing.line(axes, of_run.index, of_run["median"], style)
         drawing.dress(axes)
         # Beside a neighbor the name has half the width.
-        name = style.label if columns == 1 else style.short
-        axes.set_title(name, fontsize=POINTS, loc="left", fontweight="bold")
+        name = textwrap.fill(style.label, 40) if columns == 1 else style.short
+        axes.set_title(name, fontsize=POINTS, loc="left", fontweight="bold", parse_math=False)
     drawing.over_k(figure, study.ks, columns)
     if len(figure.axes) % columns:
         # The panel over the empty place has no panel below it to bear the numbers.

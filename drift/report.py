@@ -136,24 +136,24 @@ def details(
     return sentences
 
 
-def comparison(curves: pd.DataFrame, labels: Mapping[str, str]) -> str | None:
+def comparison(curves: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
     """One sentence over all runs: which keeps most, which least. None for a single run."""
     overlap = curves[curves["metric"] == "overlap"].pivot(index="k", columns="run", values="mean")
     overlap = overlap.dropna()[list(labels)] if len(labels) > 1 else overlap.iloc[:0]
     if overlap.empty:
-        return None
+        return []
     last, ends = overlap.index[-1], overlap.iloc[-1].map(share)
     most, least = ends[overlap.iloc[-1].idxmax()], ends[overlap.iloc[-1].idxmin()]
     if most == least:
-        return f"At k = {last} all {len(labels)} runs keep the same share, {most}."
+        return [f"At k = {last} all {len(labels)} runs keep the same share, {most}."]
     best, worst = (
         " and ".join(label for run, label in labels.items() if ends[run] == end)
         for end in (most, least)
     )
-    return (
+    return [
         f"Of {len(labels)} runs, most neighbors are kept at k = {last} by {best} ({most}), least "
         f"by {worst} ({least})."
-    )
+    ]
 
 
 def chosen_ks(grid: Sequence[int], liked: Sequence[int] = CURVE_KS) -> list[int]:
@@ -284,7 +284,7 @@ def searches(manifests: Mapping[str, Mapping[str, Any]], labels: Mapping[str, st
                 "graph built in s": manifest["build_seconds"],
                 "searched in s": sum(manifest["search_seconds"].values()),
                 **{f"queries/s at k = {k}": round(per_second[k]) for k in _ends(per_second)},
-                "rows out of reach": manifest["graph"].get("unreachable_rows", np.nan),
+                "rows out of reach": manifest.get("graph", {}).get("unreachable_rows", np.nan),
                 "peak memory, MB": round(manifest["peak_memory_bytes"] / 1e6),
             }
         )

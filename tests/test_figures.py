@@ -79,7 +79,14 @@ CASES = {
     "nothing lost": study(kept=lambda at, k: 1.0, notebook=True),
     "half lost": study({"faiss_15": THREE["faiss_50"]}, [10, 20, 30], lambda at, k: 0.5),
     "one k": study({"faiss_5": parameters("faiss", 5)}, ks=[10]),
-    "lists": study({"lists": {"backend": "pgvector_ivfflat_lists_100", "ef_search": None}}),
+    "lists": study(
+        {
+            "lists": {
+                "backend": "_pgvector_ivfflat_$lists$_with_probes_10_of_10000_rows",
+                "ef_search": None,
+            }
+        }
+    ),
 }
 DRAWN = {
     f"{case}: {one.name}": (one, of_case)
@@ -90,7 +97,7 @@ DRAWN = {
 
 def lines(axes):
     """The lines of an axes by their name, without the breaks."""
-    named = (one for one in axes.get_lines() if not one.get_label().startswith("_"))
+    named = (one for one in axes.get_lines() if not one.get_label().startswith("_child"))
     return {" ".join(one.get_label().split()): one for one in named}
 
 
