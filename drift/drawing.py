@@ -226,11 +226,16 @@ def at_least(axes: Axes, low: float, high: float) -> None:
 
 
 def label_ends(figure: Figure) -> None:
-    """Write each line's name beside its right end, pushed apart where names would overlap."""
+    """Write each line's name beside its right end, pushed apart where names would overlap.
+
+    A panel without any value says so.
+    """
     named = [(axes, _name_lines(axes)) for axes in figure.axes]
     figure.draw_without_rendering()  # gives the panels their heights
     for axes, names in named:
         if not names:
+            middle = {"x": 0.5, "y": 0.7, "ha": "center", "transform": axes.transAxes}
+            axes.text(s="no values", fontsize=POINTS, color="0.35", **middle)
             continue
         height = axes.get_window_extent().height * 72 / figure.dpi
         low, high = axes.get_ylim()

@@ -82,7 +82,7 @@ CASES = {
     "lists": study(
         {
             "lists": {
-                "backend": "_pgvector_ivfflat_$lists$_with_probes_10_of_10000_rows",
+                "backend": r"_pgvector_$\lists$_with_probes_10_of_10000_rows",
                 "ef_search": None,
             }
         }
@@ -132,6 +132,7 @@ def test_every_figure_can_be_read_at_half_a_pages_width(one, of_case):
         boxes = [Text.get_window_extent(text) for text in names(axes).values()]
         for pair in itertools.combinations(boxes, 2):
             assert not overlaps(*pair), "names lie upon each other"
+        assert one.name == "distribution" or set(names(axes)) == set(lines(axes))
         low, high = axes.get_ylim()
         for of_run in lines(axes).values():
             values = np.asarray(of_run.get_ydata(), float)
@@ -199,9 +200,10 @@ def test_a_run_looks_the_same_in_every_figure_and_beside_more_runs():
 
 
 def test_axes_invent_no_drama_where_nothing_is_lost():
-    nothing_lost = study(kept=lambda at, k: 1.0)
-    for draw in (figures.overlap, figures.found, figures.distribution, figures.speed):
-        low, high = draw(nothing_lost).axes[0].get_ylim()
+    nothing_lost, little_lost = study(kept=lambda at, k: 1.0), study(kept=lambda at, k: 0.9995)
+    shares = (figures.overlap, figures.found, figures.distribution, figures.speed)
+    for draw, of_runs in itertools.product(shares, (nothing_lost, little_lost)):
+        low, high = draw(of_runs).axes[0].get_ylim()
         assert 0.9 < low <= 0.95
         assert 1 < high < 1.01
     _, kth_ratio, _, mean_ratio = figures.distances(nothing_lost).axes
@@ -313,6 +315,14 @@ def test_what_there_are_no_numbers_for_is_left_out_with_a_reason():
     chosen, left_out = catalogue.drawings(study(notebook=True))
     assert {"hubness", "speed", "published"} <= {one.name for one in chosen}
     assert left_out == {}
+
+
+def test_a_panel_without_values_says_so():
+    of_runs = study(ks=[1])
+    of_runs.curves.loc[of_runs.curves["metric"].str.startswith("lid"), "mean"] = np.nan
+    for axes in figures.lid(of_runs).axes:
+        assert "no values" in [text.get_text() for text in axes.texts]
+    assert "FAISS, efSearch 50: nowhere a value" in catalogue.DRAWINGS[5].told(of_runs)
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
