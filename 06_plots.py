@@ -22,10 +22,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from drift import catalogue, drawing, figures, gallery, page, report, stage
+from drift import catalogue, drawing, figures, gallery, page, provenance, report, sections, stage
 from drift.artifacts import ArtifactError, Results, content_hash, manifest_name
 from drift.draft import Draft
-from drift.metrics import GRAPH_METRICS, METRICS
 
 STAGE = "06_figures"
 FILES = {
@@ -34,12 +33,6 @@ FILES = {
     "05_per_query.parquet": "each metric of every single query",
 }
 IMAGES_SHOWN = 40
-TITLE = "What the index does to the neighborhoods"
-LEDE = (
-    "Exact k nearest neighbors, compared with those that an approximate index returns, as k grows: "
-    "how many are kept, how far they are, where their barycenter lies, and which local intrinsic "
-    "dimensionality (LID) they suggest."
-)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -98,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     per_query = pd.read_parquet(results.path("05_per_query.parquet"), columns=columns)
     styles = drawing.run_styles(runs)
     labels = {run: style.label for run, style in styles.items()}
-    speeds = {run: report.speeds(manifest) for run, manifest in searched.items()}
+    speeds = {run: provenance.speeds(manifest) for run, manifest in searched.items()}
     study = figures.Study(curves, styles, figures.quantiles(per_query), speeds)
 
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
@@ -107,24 +100,22 @@ def main(args: argparse.Namespace) -> None:
         plots.append(draw_images(results.load("01_images.npy"), draft, parameters))
     else:
         left_out["Images and gallery"] = no_pictures
-    found = report.findings(curves, safe_k, labels)
-    details = report.details(curves, labels, speeds)
-    told = [*report.comparison(curves, labels), *map(" ".join, zip(found, details, strict=True))]
-    sections = [
-        page.Section("What was run", what_was_run(manifests, searched, labels)),
-        page.Section("What was found", [page.bullets(told)]),
-        page.Section("Tables", tables(curves, safe_k, labels)),
+    parts = [
+        sections.what_was_run(manifests, searched, labels),
+        sections.what_was_found(curves, safe_k, labels, speeds),
+        sections.tables(curves, safe_k, labels),
         page.Section("Figures", [page.grid(plots)]),
     ]
     if has_gallery:
-        pieces = gallery_pieces(results, per_query, run, k, args.gallery, labels[run])
-        sections.append(page.Section("Gallery", pieces))
-    said = [f"Left out: {name}, because {reason}." for name, reason in left_out.items()]
-    sections.append(page.Section("Files", [page.links(FILES), *map(page.paragraph, said)]))
-    draft.path("06_report.html").write_text(page.page(TITLE, LEDE, sections), encoding="utf-8")
+        drifted = drifted_queries(results, per_query, run, k, args.gallery)
+        images = results.load("01_images.npy")
+        parts.append(sections.drifted_queries(drifted, images, labels[run], k))
+    parts.append(sections.files(FILES, left_out))
+    html = page.page(sections.TITLE, sections.LEDE, parts)
+    draft.path("06_report.html").write_text(html, encoding="utf-8")
     manifest = draft.publish(left_out=left_out)
 
-    print("\n" + "\n".join(found))
+    print("\n" + "\n".join(report.findings(curves, safe_k, labels)))
     for name, reason in left_out.items():
         print(f"left out: {name} ({reason})")
     if study.has(catalogue.PUBLISHED.needs):
@@ -209,62 +200,15 @@ def write_figure(draft: Draft, name: str, figure: Figure, parameters: dict[str, 
     return draft.path(f"06_{name}.png").read_bytes()
 
 
-def what_was_run(
-    manifests: dict[str, Any], searched: dict[str, Any], labels: dict[str, str]
-) -> list[str]:
-    """Parameters, data, seeds and times of every stage, and the versions of the packages."""
-    pieces = [page.paragraph(report.extent(manifests))]
-    pieces.append(page.headed("Stages", page.table(report.facts(manifests))))
-    if searched:
-        pieces.append(page.headed("Searches", page.table(report.searches(searched, labels))))
-    return [*pieces, page.headed("Versions", page.paragraph(report.versions(manifests)))]
-
-
-def tables(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: dict[str, str]) -> list[str]:
-    """The curves of each run at a few k, the safe k, the onset, and the published curve beside."""
-    of_runs = [
-        page.headed(f"Curves: {label}", page.table(report.curve_table(curves, run)))
-        for run, label in labels.items()
-    ]
-    measured = set(curves["metric"])
-    metrics = [metric for metric in METRICS + GRAPH_METRICS if metric.name in measured]
-    safe = page.paragraph("The largest k up to which the criterion holds; 0: at no k.")
-    onset = page.paragraph("The k at which the overlap begins to fall; -: it does not.")
-    pieces = [
-        *of_runs,
-        page.headed(
-            "The metrics",
-            page.paragraph(
-                "Curves are means over the queries; ci_low and ci_high are the ends of a 95 % "
-                "interval."
-            ),
-            page.terms({metric.name: metric.description for metric in metrics}),
-        ),
-        page.headed("Safe k", safe, page.table(report.safe_table(safe_k, labels))),
-        page.headed("Onset of the drift", onset, page.table(report.onset_table(safe_k, labels))),
-    ]
-    if catalogue.PUBLISHED.needs in measured:
-        beside = report.beside_published(curves, figures.published_curve(), labels)
-        pieces.append(page.headed("Beside the published curve", page.table(beside)))
-    return pieces
-
-
-def gallery_pieces(
-    results: Results, per_query: pd.DataFrame, run: str, k: int, n: int, label: str
-) -> list[str]:
-    """The queries of a run that drifted most at a k, as rows of pictures."""
+def drifted_queries(
+    results: Results, per_query: pd.DataFrame, run: str, k: int, n: int
+) -> list[gallery.DriftedQuery]:
+    """The queries of a run that drifted most at a k."""
     queries, *lists = (results.load(name) for name in lists_of(run, k))
-    lists = [part[:, :k] for part in lists]
-    images = results.load("01_images.npy")
-    at_k = per_query[(per_query["run"] == run) & (per_query["k"] == k)].set_index("query")
-    at_k = at_k.loc[queries]
+    at_k = per_query[(per_query["run"] == run) & (per_query["k"] == k)]
+    at_k = at_k.set_index("query").loc[queries]
     worst = gallery.most_drifted(at_k["overlap"].to_numpy(), at_k["barycenter_shift"].to_numpy(), n)
-    if not len(worst):
-        return [page.paragraph(f"{label} kept every neighbor of every query at k = {k}.")]
-    said = f"The queries that kept least of their neighbors at k = {k} with {label}, worst first. "
-    said += "Under each picture its rank in its list and its distance from the query."
-    drifted = (gallery.drifted_query(queries[at], *(part[at] for part in lists)) for at in worst)
-    return [page.paragraph(said), *(page.drifted(query, images) for query in drifted)]
+    return [gallery.drifted_query(queries[at], *(part[at, :k] for part in lists)) for at in worst]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""What was run, with which parameters and packages, and how long it took: from the manifests."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def extent(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """How much was compared, and how long it took, in one sentence, from the stages' manifests."""
+    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    shapes = {
+        name: entry["shape"]
+        for manifest in manifests.values()
+        for name, entry in manifest["outputs"].items()
+    }
+    words = []
+    if "02_embeddings.npy" in shapes:
+        words.append("{:,} embeddings of {:,} dimensions".format(*shapes["02_embeddings.npy"]))
+        words.append("{:,} queries".format(*shapes["03_queries.npy"]))
+    words.append(f"{len(manifests['05_metrics']['parameters']['runs'])} runs")
+    return f"{', '.join(words)}; {seconds:,.0f} seconds in all."
+
+
+def facts(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What was run: for each stage its parameters, the arrays it made, seconds and date.
+
+    Parameters
+    ----------
+    manifests : mapping of str to dict
+        The manifest of each stage, in order.
+    """
+    rows = []
+    for stage, manifest in manifests.items():
+        said = {key: value for key, value in manifest["parameters"].items() if key != "runs"}
+        text = ", ".join(f"{key} {_said(value)}" for key, value in said.items())
+        made = [
+            f"{name} {' x '.join(f'{n:,}' for n in entry['shape'])}"
+            for name, entry in manifest["outputs"].items()
+            if entry["shape"] and "/" not in name
+        ]
+        lists = sum(name.endswith("_indices.npy") for name in manifest["outputs"] if "/" in name)
+        made += [f"{lists} pairs of lists, ids and distances"] * (lists > 0)
+        rows.append((stage, text, ", ".join(made), manifest["seconds"], manifest["date"]))
+    columns = ["stage", "parameters", "arrays and tables", "seconds", "date"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def versions(manifests: Mapping[str, Mapping[str, Any]]) -> str:
+    """Versions of Python and the packages; of one that changed between stages, all of them."""
+    seen: dict[str, list[str]] = {}
+    for manifest in manifests.values():
+        for package, version in manifest["versions"].items():
+            seen.setdefault(package, []).append(version)
+    return ", ".join(
+        f"{package} {' and '.join(dict.fromkeys(versions))}" for package, versions in seen.items()
+    )
+
+
+def searches(manifests: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> pd.DataFrame:
+    """What each run of stage 04 took, from its manifest.
+
+    Parameters
+    ----------
+    manifests : mapping of str to dict
+        By run.
+    labels : mapping of str to str
+        What to call each run.
+    """
+    rows = []
+    for run, manifest in manifests.items():
+        per_second = speeds(manifest)
+        rows.append(
+            {
+                "run": labels[run],
+                "graph built in s": manifest["build_seconds"],
+                "searched in s": sum(manifest["search_seconds"].values()),
+                **{f"queries/s at k = {k}": round(per_second[k]) for k in _ends(per_second)},
+                "rows out of reach": manifest.get("graph", {}).get("unreachable_rows", np.nan),
+                "peak memory, MB": round(manifest["peak_memory_bytes"] / 1e6),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def speeds(manifest: Mapping[str, Any]) -> pd.Series:
+    """Queries per second by k, from the manifest of a run."""
+    return pd.Series(
+        {int(k): number for k, number in manifest["queries_per_second"].items()}
+    ).sort_index()
+
+
+def _said(value: Any) -> str:
+    """A parameter in few letters: of a grid its ends, of a hash its beginning."""
+    if isinstance(value, list):
+        return " to ".join(str(value[at]) for at in dict.fromkeys((0, len(value) - 1)))
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", str(value))
+
+
+def _ends(series: pd.Series) -> list[int]:
+    return list(dict.fromkeys(series.index[[0, -1]]))
