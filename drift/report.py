@@ -135,7 +135,7 @@ def details(
 
 
 def comparison(curves: pd.DataFrame, labels: Mapping[str, str]) -> list[str]:
-    """One sentence over all runs: which keeps most, which least. None for a single run."""
+    """One sentence over all runs, which keeps most and which least; no sentence on a single run."""
     overlap = curves[curves["metric"] == "overlap"].pivot(index="k", columns="run", values="mean")
     overlap = overlap.dropna()[list(labels)] if len(labels) > 1 else overlap.iloc[:0]
     if overlap.empty:
