@@ -10,6 +10,7 @@ examples
   python 02_embed_resnet50.py --model efficientnet_lite0     small, its weights are in a package
   python 02_embed_resnet50.py --compile --precision bf16     fastest, a little less precise
   python 02_embed_resnet50.py --from-file mine.npy           no images: embeddings of your own
+  python 02_embed_resnet50.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, embedding, stage
+from drift import InputError, blocks, cluster, embedding, stage
 from drift.artifacts import Results, content_hash, load_array
 from drift.draft import Draft
 from drift.vectors import check_embeddings
@@ -31,6 +32,7 @@ STAGE = "02_embeddings"
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
+    stage.add_scheduler(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--model",
@@ -80,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
-    n, dim, rows_at_once, compute = load()
+    n, dim, rows_at_once, reads, compute = load()
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     embeddings = draft.array("02_embeddings.npy", (n, dim), np.float32)
 
@@ -89,7 +91,8 @@ def main(args: argparse.Namespace) -> None:
         embeddings.flush()
 
     rows = blocks.row_blocks(n, bytes_per_row=1, budget=rows_at_once)
-    blocks.run(rows, lambda rows: compute(*rows), store, draft, "embeddings")
+    with cluster.connect(args.scheduler, reads, args.threads) as workers:
+        blocks.run(rows, compute, store, draft, "embeddings", workers)
     manifest = draft.publish()
 
     norms = np.linalg.norm(embeddings, axis=1)
@@ -100,10 +103,48 @@ def main(args: argparse.Namespace) -> None:
     stage.report(f"embeddings in {results.path('02_embeddings.npy')}", table)
 
 
+class Embed(blocks.Portable):
+    """Embed a block of images; the network is loaded when this is made."""
+
+    def __init__(
+        self,
+        images: Path,
+        model: str,
+        weights: str | None,
+        seed: int,
+        batch_size: int,
+        device: str,
+        precision: str,
+        compiled: bool,
+        resize: int,
+    ):
+        self.images = load_array(images)
+        found = embedding.find_weights(model, weights, seed)
+        backbone = embedding.load(model, found)
+        device = embedding.choose_device(device)
+        self.extract = embedding.Extractor(
+            backbone, batch_size, device, precision, compiled, resize
+        )
+
+    def __call__(self, rows: tuple[int, int]) -> np.ndarray:
+        return self.extract(self.images[slice(*rows)])
+
+
+class Convert(blocks.Portable):
+    """Take a block of embeddings from a file."""
+
+    def __init__(self, path: Path):
+        self.given = load_array(path)
+
+    def __call__(self, rows: tuple[int, int]) -> np.ndarray:
+        return embedding.to_float32(self.given, *rows)
+
+
 # From the arguments: parameters, inputs, and a function that opens the source of the embeddings.
-# It gives the number of rows, of dimensions, of rows to compute at once, and computes them.
-Rows = Callable[[int, int], np.ndarray]
-Plan = tuple[dict[str, Any], dict[str, Any], Callable[[], tuple[int, int, int, Rows]]]
+# It gives the number of rows, of dimensions, of rows to compute at once, the files that are read,
+# and what computes a block.
+Source = tuple[int, int, int, list[Path], blocks.Portable]
+Plan = tuple[dict[str, Any], dict[str, Any], Callable[[], Source]]
 
 
 def plan_network(args: argparse.Namespace, results: Results) -> Plan:
@@ -121,12 +162,16 @@ def plan_network(args: argparse.Namespace, results: Results) -> Plan:
         "batch_size": batch_size,
     }
 
-    def load() -> tuple[int, int, int, Rows]:
+    def load() -> Source:
         if not weights.trained:
             print(f"warning: {embedding.RANDOM_IS_GOOD_FOR}", file=sys.stderr)
-        images = results.load("01_images.npy")
-        extract = embedding.Extractor(
-            embedding.load(args.model, weights),
+        images = results.path("01_images.npy").absolute()
+        of_a_file = args.weights is not None and weights.file is not None
+        embed = Embed(
+            images,
+            args.model,
+            str(weights.file.absolute()) if of_a_file else args.weights,
+            args.seed,
             batch_size,
             device,
             args.precision,
@@ -135,8 +180,8 @@ def plan_network(args: argparse.Namespace, results: Results) -> Plan:
         )
         # Several batches at once, which are stored at once: each block waits for the disk.
         rows_at_once = 8 * batch_size
-        dim = extract.backbone.dim
-        return len(images), dim, rows_at_once, lambda start, stop: extract(images[start:stop])
+        reads = [images, *([weights.file] if of_a_file else [])]
+        return len(embed.images), embed.extract.backbone.dim, rows_at_once, reads, embed
 
     return parameters, results.require("01_images.npy"), load
 
@@ -150,8 +195,9 @@ def plan_import(args: argparse.Namespace, results: Results) -> Plan:
     n, dim = given.shape
     rows_at_once = max(1, (64 << 20) // (dim * given.itemsize))
 
-    def load() -> tuple[int, int, int, Rows]:
-        return n, dim, rows_at_once, lambda *rows: embedding.to_float32(given, *rows)
+    def load() -> Source:
+        path = args.from_file.absolute()
+        return n, dim, rows_at_once, [path], Convert(path)
 
     return parameters, {}, load
 

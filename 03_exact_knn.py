@@ -10,15 +10,18 @@ examples
   python 03_exact_knn.py
   python 03_exact_knn.py --queries 2000 --k-max 500
   python 03_exact_knn.py --include-self --no-refine   the notebook's way
+  python 03_exact_knn.py --scheduler tcp://host:8786  on the workers of a Dask cluster
 """
 
 import argparse
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, stage
-from drift.artifacts import Results
+from drift import InputError, blocks, cluster, stage
+from drift.artifacts import Results, load_array
 from drift.draft import Draft
 from drift.exact import FAISS_BLOCK, ExactSearch, check_k, expanded_neighbors
 from drift.vectors import check_embeddings
@@ -26,8 +29,39 @@ from drift.vectors import check_embeddings
 STAGE = "03_exact"
 
 
+class Search(blocks.Portable):
+    """Search for the exact neighbors of a block of queries.
+
+    Expanded distances depend on the threads that multiply: wherever they are computed, it is with
+    as many as the stage was started with.
+    """
+
+    def __init__(
+        self,
+        embeddings: Path,
+        queries: Path,
+        k: int,
+        include_self: bool,
+        refine: bool,
+        threads: int,
+    ):
+        self.embeddings, self.queries = load_array(embeddings), load_array(queries)
+        self.k, self.include_self, self.refine, self.threads = k, include_self, refine, threads
+        self.exact: ExactSearch | None = None
+
+    def __call__(self, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
+        wanted = self.queries[slice(*rows)]
+        if not self.refine:
+            faiss.omp_set_num_threads(self.threads)
+            return *expanded_neighbors(self.embeddings, wanted, self.k, self.include_self), 0
+        self.exact = self.exact or ExactSearch(self.embeddings)
+        found = self.exact.neighbors(wanted, self.k, self.include_self)
+        return found.indices, found.distances, found.recomputed
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
+    stage.add_scheduler(parser)
     parser.add_argument(
         "--k-max", type=stage.integer(1), default=250, metavar="K", help="neighbors of each query"
     )
@@ -81,14 +115,14 @@ def main(args: argparse.Namespace) -> None:
     draft.save("03_queries.npy", queries)
     indices = draft.array("03_exact_indices.npy", (len(queries), args.k_max), np.int32)
     distances = draft.array("03_exact_distances.npy", (len(queries), args.k_max), np.float32)
-    exact = ExactSearch(embeddings)
-
-    def search(rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
-        wanted = queries[slice(*rows)]
-        if args.no_refine:
-            return *expanded_neighbors(embeddings, wanted, args.k_max, args.include_self), 0
-        found = exact.neighbors(wanted, args.k_max, args.include_self)
-        return found.indices, found.distances, found.recomputed
+    search = Search(
+        results.path("02_embeddings.npy").absolute(),
+        draft.path("03_queries.npy").absolute(),
+        args.k_max,
+        args.include_self,
+        not args.no_refine,
+        faiss.omp_get_max_threads(),
+    )
 
     def store(rows: tuple[int, int], found: tuple[np.ndarray, np.ndarray, int]) -> dict[str, int]:
         indices[slice(*rows)], distances[slice(*rows)], recomputed = found
@@ -100,7 +134,9 @@ def main(args: argparse.Namespace) -> None:
     # numbers of FAISS's own, so that cutting the queries changes no rounding.
     bytes_per_row = d * 4 + args.k_max * 64
     query_blocks = blocks.row_blocks(len(queries), bytes_per_row, 256 << 20, FAISS_BLOCK)
-    blocks.run(query_blocks, search, store, draft, "exact neighbors")
+    reads = [results.path(name) for name in inputs]
+    with cluster.connect(args.scheduler, reads, args.threads) as workers:
+        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)
     recomputed = sum(facts["recomputed"] for facts in draft.done.values())
     manifest = draft.publish(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
 

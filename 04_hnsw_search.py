@@ -10,17 +10,19 @@ examples
   python 04_hnsw_search.py --runs faiss:200 hnswlib:2k    two more runs, beside those that are there
   python 04_hnsw_search.py --runs faiss:50 --m 16 --k-max 100 --replace
   python 04_hnsw_search.py --save-index                   later runs need not build the graph again
+  python 04_hnsw_search.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, stage
-from drift.artifacts import ArtifactError, Results
+from drift import InputError, blocks, cluster, stage
+from drift.artifacts import ArtifactError, Results, load_array
 from drift.draft import Draft
 from drift.hnsw import (
     BACKENDS,
@@ -34,13 +36,37 @@ from drift.hnsw import (
 )
 from drift.neighborhoods import neighborhood_overlap
 
-# One search: the ks whose lists it gives, the first query and the one after the last.
-Unit = tuple[tuple[int, ...], int, int]
+# One search: the ks whose lists it gives, efSearch, the first query and the one after the last.
+Unit = tuple[tuple[int, ...], int, int, int]
 Found = tuple[dict[int, NeighborLists], float]
+
+
+class Search(blocks.Portable):
+    """Search a block of queries in an index, which is given, or read from a file when needed."""
+
+    def __init__(
+        self,
+        embeddings: Path,
+        queries: Path,
+        include_self: bool,
+        graph: Graph,
+        index: HnswIndex | Path,
+    ):
+        self.embeddings, self.queries = load_array(embeddings), load_array(queries)
+        self.include_self, self.graph, self.index = include_self, graph, index
+
+    def __call__(self, unit: Unit) -> Found:
+        ks, ef, start, stop = unit
+        if isinstance(self.index, Path):
+            backend = BACKENDS[self.graph.backend]
+            self.index = backend.load(self.index, self.embeddings, self.graph)
+        queries = self.queries[start:stop]
+        return hnsw_neighbors(self.index, self.embeddings, queries, ks, ef, self.include_self)
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
+    stage.add_scheduler(parser)
     add = parser.add_argument
     whole = stage.integer(1)
     add(

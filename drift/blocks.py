@@ -1,7 +1,8 @@
 """Work cut into blocks, with a progress bar and a journal: it goes on where it stopped."""
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol, Self, TypeVar
 
 from tqdm import tqdm
 
@@ -16,6 +17,39 @@ class Journal(Protocol):
 
     def mark(self, unit: str, facts: dict[str, Any]) -> None:
         """Note that a unit is done and stored."""
+
+
+class Workers(Protocol):
+    """Other processes that compute, on this machine or on others; `drift.cluster` has them."""
+
+    def outcomes(
+        self, units: Sequence[Unit], compute: Callable[[Unit], Outcome]
+    ) -> Iterator[tuple[Unit, Outcome]]:
+        """Compute every unit once, and give each with its outcome, in whatever order they come."""
+
+
+class Portable:
+    """What computes in another process is made there, by the same arguments as here.
+
+    A subclass takes paths and parameters, and opens what it needs by itself: pickled, it is those
+    arguments and nothing else.
+    """
+
+    def __new__(cls, *arguments: Any) -> Self:
+        portable = super().__new__(cls)
+        portable._arguments = arguments
+        return portable
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), self._arguments
+
+
+def use_threads(threads: int) -> None:
+    """Set the threads of the libraries that this process has loaded, and load no other for it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(threads)
 
 
 def row_blocks(
@@ -50,6 +84,7 @@ def run(
     store: Callable[[Unit, Outcome], dict[str, Any] | None],
     journal: Journal,
     label: str,
+    workers: Workers | None = None,
 ) -> None:
     """Compute and store each unit of work that the journal does not hold yet.
 
@@ -58,17 +93,24 @@ def run(
     units : sequence
         Names of the units, (start, stop) of a block of rows for instance.
     compute : callable
-        From a unit to its outcome. It touches no file, so that it can run anywhere.
+        From a unit to its outcome. It writes nothing, so that it can run anywhere; for `workers`
+        it must be `Portable`.
     store : callable
         Takes a unit and its outcome, stores it, and returns the facts to remember of it, if any.
     journal : Journal
         Asked what is done, told what was done.
     label : str
         What the progress bar calls the work. The bar is silent when the output is not a terminal.
+    workers : Workers, optional
+        Who computes; without them this process, unit after unit. It is always this process that
+        stores, and that writes the journal.
     """
     todo = [unit for unit in units if str(unit) not in journal.done]
+    outcomes = ((unit, compute(unit)) for unit in todo)
+    if workers is not None:
+        outcomes = workers.outcomes(todo, compute)
     with tqdm(total=len(units), initial=len(units) - len(todo), desc=label, disable=None) as bar:
-        for unit in todo:
-            facts = store(unit, compute(unit))
+        for unit, outcome in outcomes:
+            facts = store(unit, outcome)
             journal.mark(str(unit), facts or {})
             bar.update()

@@ -1,6 +1,7 @@
 """Embed images with a network: its features before the classifier. Or take embeddings as given."""
 
 import difflib
+import functools
 import hashlib
 import logging
 import re
@@ -226,6 +227,8 @@ class Extractor:
         self.compiled, self.resize = compiled, resize
         network = fold_batch_norm(backbone.network)
         network = network.to(device, memory_format=torch.channels_last)
+        if device == "cpu" and precision == "fp32" and not compiled:
+            _use_one_kernel(network)
         self._network = _compile(network) if compiled else network
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -436,6 +439,26 @@ def _use_plain_convolutions(network: nn.Module) -> None:
             network.set_submodule(name, plain)
         else:
             network.set_submodule(name, nn.Sequential(pad, plain))
+
+
+def _use_one_kernel(network: nn.Module) -> None:
+    """Let oneDNN do the 1 x 1 convolutions too when there is one thread.
+
+    With fewer than 16 images and a single thread torch takes another kernel, which rounds
+    differently, and here is slower.
+    """
+    for layer in network.modules():
+        plain = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
+        if plain and layer.kernel_size == (1, 1) and torch.backends.mkldnn.is_available():
+            layer.forward = functools.partial(
+                torch.mkldnn_convolution,
+                weight=layer.weight,
+                bias=layer.bias,
+                padding=(0, 0) if isinstance(layer.padding, str) else layer.padding,
+                stride=layer.stride,
+                dilation=layer.dilation,
+                groups=layer.groups,
+            )
 
 
 def _compile(network: nn.Module) -> nn.Module:

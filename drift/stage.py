@@ -12,6 +12,7 @@ import pandas as pd
 
 from drift import InputError
 from drift.artifacts import Results
+from drift.blocks import use_threads
 from drift.draft import finish_publications
 from drift.files import FULL, hold
 
@@ -52,6 +53,17 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_scheduler(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of the stages that work in blocks, which can be computed elsewhere."""
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="compute on the workers of a Dask scheduler, tcp://HOST:8786 for instance, which see "
+        "the results folder under the same path; or on processes of this machine: local. Needs "
+        "requirements-cluster.txt",
+    )
+
+
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Argument type: a whole number from `low` to `high`."""
 
@@ -76,7 +88,8 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """
     args = parser.parse_args()
     try:
-        _limit_threads(args.threads)
+        if args.threads is not None:
+            use_threads(args.threads)
         results = Results(args.results)
         with hold(results.root) as held:
             if held:
@@ -121,16 +134,6 @@ def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _limit_threads(threads: int | None) -> None:
-    """Set the threads of the libraries that the stage has loaded, and load no other for it."""
-    if threads is None:
-        return
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    if "faiss" in sys.modules:
-        sys.modules["faiss"].omp_set_num_threads(threads)
 
 
 def _fail(prog: str, message: str, status: int = 2) -> NoReturn:
