@@ -130,10 +130,12 @@ def main(args: argparse.Namespace) -> None:
         distances.flush()
         return {"recomputed": recomputed}
 
-    # A query's vector, and its candidates with their distances in the making. Blocks are whole
-    # numbers of FAISS's own, so that cutting the queries changes no rounding.
+    # A query's vector, and its candidates with their distances in the making. Expanded distances
+    # are kept as they come: there blocks are whole numbers of FAISS's own, so that cutting the
+    # queries changes no rounding.
     bytes_per_row = d * 4 + args.k_max * 64
-    query_blocks = blocks.row_blocks(len(queries), bytes_per_row, 256 << 20, FAISS_BLOCK)
+    budget, multiple = (256 << 20, FAISS_BLOCK) if args.no_refine else (64 << 20, 1)
+    query_blocks = blocks.row_blocks(len(queries), bytes_per_row, budget, multiple)
     reads = [results.path(name) for name in inputs]
     with cluster.connect(args.scheduler, reads, args.threads) as workers:
         blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)

@@ -101,42 +101,54 @@ def main(args: argparse.Namespace) -> None:
     runs = [parse_run(text, args) for text in dict.fromkeys(args.runs)]
     embeddings, queries = results.load("02_embeddings.npy"), results.load("03_queries.npy")
 
-    # A graph is made when the first of its runs needs it, and let go when the last one is done.
-    index, graph_of_index, facts = None, None, {}
+    todo = []
     for run in sorted(runs, key=lambda run: run.graph.backend):
-        graph = run.graph
         parameters = {
-            "backend": graph.backend,
-            "M": graph.M,
-            "ef_construction": graph.ef_construction,
+            "backend": run.graph.backend,
+            "M": run.graph.M,
+            "ef_construction": run.graph.ef_construction,
             "ef_search": run.ef_search if run.ef_search.endswith("k") else int(run.ef_search),
-            "seed": graph.seed,
-            "build_threads": graph.build_threads,
+            "seed": run.graph.seed,
+            "build_threads": run.graph.build_threads,
             "k_grid": grid,
             "include_self": exact["include_self"],
         }
         name = f"04_hnsw/{run.name}"
-        kept_index = f"{name}/index.{graph.backend}"
+        kept_index = f"{name}/index.{run.graph.backend}"
         has_index = kept_index in (results.manifest(name) or {"outputs": ()})["outputs"]
         force = args.force or (args.save_index and not has_index)
-        if stage.up_to_date(results, name, parameters, inputs, force):
-            continue
-        if graph_of_index != graph:
-            index = None  # two graphs need not fit in memory
-            index, facts = make_index(results, graph, embeddings)
-            graph_of_index = graph
-        draft = Draft(results, name, parameters, inputs, fresh=args.force)
-        seconds = search_grid(draft, run, index, embeddings, queries, grid, exact["include_self"])
-        if args.save_index or has_index:
-            index.save(draft.path(kept_index))
-        lengths = {k: list_length(k, exact["include_self"]) for k in grid}
-        draft.publish(
-            **facts,
-            search_seconds=seconds,
-            queries_per_second={k: len(queries) / seconds[k] for k in grid},
-            effective_ef={k: run.effective_ef(lengths[k]) for k in grid},
-            peak_memory_bytes=stage.peak_memory(),
-        )
+        if not stage.up_to_date(results, name, parameters, inputs, force):
+            todo.append((run, parameters, kept_index if args.save_index or has_index else None))
+
+    # A graph is made when the first of its runs needs it, and let go when the last one is done.
+    index, search, facts = None, None, {}
+    reads = [results.path(name) for name in inputs]
+    with cluster.connect(args.scheduler if todo else None, reads, args.threads) as workers:
+        for run, parameters, kept_index in todo:
+            if search is None or search.graph != run.graph:
+                index = search = None  # two graphs need not fit in memory
+                index, facts = make_index(results, run.graph, embeddings)
+                search = Search(
+                    results.path("02_embeddings.npy").absolute(),
+                    results.path("03_queries.npy").absolute(),
+                    exact["include_self"],
+                    run.graph,
+                    index if workers is None else handed_over(results, run.graph, index),
+                )
+            draft = Draft(results, f"04_hnsw/{run.name}", parameters, inputs, fresh=args.force)
+            seconds = search_grid(draft, run, search, grid, workers)
+            if kept_index:
+                index.save(draft.path(kept_index))
+            lengths = {k: list_length(k, exact["include_self"]) for k in grid}
+            draft.publish(
+                **facts,
+                search_seconds=seconds,
+                queries_per_second={k: len(queries) / seconds[k] for k in grid},
+                effective_ef={k: run.effective_ef(lengths[k]) for k in grid},
+                peak_memory_bytes=stage.peak_memory(),
+            )
+    for backend in BACKENDS:
+        handover(results, backend).unlink(missing_ok=True)
 
     if args.replace:
         kept = {run.name for run in runs}
@@ -190,37 +202,42 @@ def make_index(
     return index, {"build_seconds": time.perf_counter() - begun, "graph": index.statistics()}
 
 
+def handover(results: Results, backend: str) -> Path:
+    """Where an index lies for the workers of a cluster to read."""
+    return results.path(".draft").absolute() / f"index.{backend}"
+
+
+def handed_over(results: Results, graph: Graph, index: HnswIndex) -> Path:
+    """Save an index for the workers of a cluster."""
+    path = handover(results, graph.backend)
+    path.parent.mkdir(exist_ok=True)
+    index.save(path)
+    return path
+
+
 def search_grid(
-    draft: Draft,
-    run: HnswRun,
-    index: HnswIndex,
-    embeddings: np.ndarray,
-    queries: np.ndarray,
-    grid: list[int],
-    include_self: bool,
+    draft: Draft, run: HnswRun, search: Search, grid: list[int], workers: blocks.Workers | None
 ) -> dict[int, float]:
     """Search what the draft does not hold yet, store it, and return the seconds for each k."""
-    shape = {k: (len(queries), k) for k in grid}
+    n, d = len(search.queries), search.embeddings.shape[1]
     stem = {k: f"04_hnsw/{run.name}/k{k:04d}" for k in grid}
-    indices = {k: draft.array(f"{stem[k]}_indices.npy", shape[k], np.int32) for k in grid}
-    distances = {k: draft.array(f"{stem[k]}_distances.npy", shape[k], np.float32) for k in grid}
-
-    def search(unit: Unit) -> Found:
-        ks, start, stop = unit
-        ef = run.ef(list_length(max(ks), include_self))
-        return hnsw_neighbors(index, embeddings, queries[start:stop], ks, ef, include_self)
+    indices = {k: draft.array(f"{stem[k]}_indices.npy", (n, k), np.int32) for k in grid}
+    distances = {k: draft.array(f"{stem[k]}_distances.npy", (n, k), np.float32) for k in grid}
 
     def store(unit: Unit, found: Found) -> dict[str, float]:
-        (ks, start, stop), (lists, seconds) = unit, found
+        (ks, _, start, stop), (lists, seconds) = unit, found
         for k in ks:
             indices[k][start:stop], distances[k][start:stop] = lists[k]
             indices[k].flush()
             distances[k].flush()
         return {"seconds": seconds}
 
-    rows = blocks.row_blocks(len(queries), embeddings.shape[1] * 4 + max(grid) * 32)
-    units = [(ks, *block) for ks in searches(grid, run, include_self) for block in rows]
-    blocks.run(units, search, store, draft, run.name)
+    rows = blocks.row_blocks(n, d * 4 + max(grid) * 32)
+    units = []
+    for ks in searches(grid, run, search.include_self):
+        ef = run.ef(list_length(max(ks), search.include_self))
+        units += [(ks, ef, *block) for block in rows]
+    blocks.run(units, search, store, draft, run.name, workers)
     seconds = dict.fromkeys(grid, 0.0)
     for unit in units:
         for k in unit[0]:

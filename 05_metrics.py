@@ -9,6 +9,7 @@ writes  results/05_per_query.parquet  a row for each run, k and query, a column 
 examples
   python 05_metrics.py
   python 05_metrics.py --seed 1    other bootstrap resamples
+  python 05_metrics.py --scheduler tcp://host:8786    on the workers of a Dask cluster
   python 05_metrics.py --results results-pgvector --embeddings x.npy \\
       --exact-lists ids.npy distances.npy --ann-lists their_ids.npy their_distances.npy
 """
@@ -23,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drift import InputError, blocks, metrics, report, stage, statistics
+from drift import InputError, blocks, cluster, metrics, report, stage, statistics
 from drift.artifacts import ArtifactError, Results, describe, load_array
 from drift.draft import Draft
 from drift.vectors import check_embeddings
@@ -32,20 +33,46 @@ STAGE = "05_metrics"
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
 
 
+# Where lists lie: their ids and their distances.
+Pair = tuple[Path, Path]
+
+
+class Lists(blocks.Portable):
+    """Embeddings, exact lists, and other lists for each k, memory-mapped; what measures a block.
+
+    A file may hold longer lists than its k: the first k count.
+    """
+
+    def __init__(self, embeddings: Path, exact: Pair, ann: dict[int, Pair], notebook: bool):
+        # A copy of those that are not of single precision.
+        self.embeddings = np.ascontiguousarray(load_array(embeddings), np.float32)
+        self.exact = tuple(map(load_array, exact))
+        self.ann = {k: tuple(load_array(path)[:, :k] for path in pair) for k, pair in ann.items()}
+        self.notebook = notebook
+
+    def __call__(self, unit: tuple[str, int, int]) -> dict[str, np.ndarray]:
+        rows = slice(*unit[1:])
+        exact = [part[rows] for part in self.exact]
+        ann = {k: (ids[rows], distances[rows]) for k, (ids, distances) in self.ann.items()}
+        measured = metrics.measure(*exact, ann, self.embeddings)
+        if self.notebook:
+            measured |= metrics.measure_notebook(exact[1], ann)
+        return measured
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Exact lists, and a run's lists for each k of its grid: ids and distances, memory-mapped."""
+    """A run, the rows that were searched for, and the lists that were found."""
 
     run: str
     parameters: dict[str, Any]
-    embeddings: np.ndarray
     queries: np.ndarray
-    exact: tuple[np.ndarray, np.ndarray]
-    ann: dict[int, tuple[np.ndarray, np.ndarray]]
+    lists: Lists
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage.parser(__doc__)
+    stage.add_scheduler(parser)
     pair = {"nargs": 2, "type": Path, "metavar": ("IDS", "DISTANCES")}
     parser.add_argument("--exact-lists", **pair, help="measure lists of another system: exact ones")
     parser.add_argument("--ann-lists", **pair, help="and what that system returned")
@@ -71,16 +98,20 @@ def main(args: argparse.Namespace) -> None:
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
-    notebook = all(comparison.parameters.get("include_self") for comparison in comparisons)
+    notebook = comparisons[0].lists.notebook
     names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * notebook]
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     curves, safe_k = [], []
-    with per_query_writer(draft.path("05_per_query.parquet"), names) as per_query:
+    reads = [results.path(name) for name in inputs]
+    with (
+        cluster.connect(args.scheduler, reads, args.threads) as workers,
+        per_query_writer(draft.path("05_per_query.parquet"), names) as per_query,
+    ):
         for comparison in comparisons:
-            values = measure(comparison, draft, names)
+            values = measure(comparison, draft, names, workers)
             write_per_query(per_query, comparison, values)
             by_name = dict(zip(names, values, strict=True))
-            of_run, safe = statistics.summarize_run(list(comparison.ann), by_name, args.seed)
+            of_run, safe = statistics.summarize_run(list(comparison.lists.ann), by_name, args.seed)
             of_run = pd.concat([of_run.assign(run=comparison.run), graph_curves(comparison)])
             curves.append(of_run.sort_values("k", kind="stable"))
             safe_k.append(safe.assign(run=comparison.run))
@@ -109,19 +140,22 @@ def lists_of_runs(results: Results) -> tuple[dict[str, Any], list[Comparison], d
             f"{results.path('04_hnsw')} holds no run made from the present exact lists: "
             "run 04_hnsw_search.py first"
         )
-    embeddings = results.load("02_embeddings.npy")
-    queries, *exact = (results.load(name) for name in EXACT)
+    notebook = all(manifest["parameters"]["include_self"] for manifest in runs.values())
+    embeddings, queries, *exact = (
+        results.path(name).absolute() for name in ("02_embeddings.npy", *EXACT)
+    )
     comparisons = []
     for run, manifest in runs.items():
         inputs |= results.require(*(name for name in manifest["outputs"] if name.endswith(".npy")))
 
         parameters = manifest["parameters"]
-        stems = {k: f"04_hnsw/{run}/k{k:04d}" for k in parameters["k_grid"]}
+        folder = results.path(f"04_hnsw/{run}").absolute()
         ann = {
-            k: (results.load(f"{stem}_indices.npy"), results.load(f"{stem}_distances.npy"))
-            for k, stem in stems.items()
+            k: (folder / f"k{k:04d}_indices.npy", folder / f"k{k:04d}_distances.npy")
+            for k in parameters["k_grid"]
         }
-        comparisons.append(Comparison(run, parameters, embeddings, queries, tuple(exact), ann))
+        lists = Lists(embeddings, tuple(exact), ann, notebook)
+        comparisons.append(Comparison(run, parameters, load_array(queries), lists))
     return inputs, comparisons, left_out
 
 
@@ -140,32 +174,24 @@ def lists_of_files(
         )
     k_max = min(exact_ids.shape[1], ann_ids.shape[1])
     grid = list(range(10, k_max + 1, 10)) or [k_max]
-    lists = Comparison(
+    comparison = Comparison(
         run="lists",
         parameters={"backend": args.ann_lists[0].stem, "ef_search": None},
-        embeddings=np.ascontiguousarray(embeddings, np.float32),
         queries=np.arange(len(exact_ids), dtype=np.int32),
-        exact=(exact_ids, exact_distances),
-        ann={k: (ann_ids[:, :k], ann_distances[:, :k]) for k in grid},
+        lists=Lists(
+            paths[4], (paths[0], paths[1]), dict.fromkeys(grid, (paths[2], paths[3])), False
+        ),
     )
-    return {str(path): describe(path) for path in paths}, [lists], {}
+    return {str(path): describe(path) for path in paths}, [comparison], {}
 
 
-def measure(comparison: Comparison, draft: Draft, names: list[str]) -> np.ndarray:
+def measure(
+    comparison: Comparison, draft: Draft, names: list[str], workers: blocks.Workers | None
+) -> np.ndarray:
     """Every per-query metric of a run: float64 (metrics, grid, queries)."""
-    notebook = {metric.name for metric in metrics.NOTEBOOK_METRICS} <= set(names)
-    grid, n_queries = list(comparison.ann), len(comparison.queries)
+    grid, n_queries = list(comparison.lists.ann), len(comparison.queries)
     shape = (len(names), len(grid), n_queries)
     values = draft.scratch(f"{comparison.run}.npy", shape, np.float64)
-
-    def compute(unit: tuple[str, int, int]) -> dict[str, np.ndarray]:
-        rows = slice(*unit[1:])
-        exact = [part[rows] for part in comparison.exact]
-        ann = {k: (ids[rows], distances[rows]) for k, (ids, distances) in comparison.ann.items()}
-        measured = metrics.measure(*exact, ann, comparison.embeddings)
-        if notebook:
-            measured |= metrics.measure_notebook(exact[1], ann)
-        return measured
 
     def store(unit: tuple[str, int, int], measured: dict[str, np.ndarray]) -> None:
         values[:, :, slice(*unit[1:])] = [measured[name] for name in names]
@@ -174,16 +200,16 @@ def measure(comparison: Comparison, draft: Draft, names: list[str]) -> np.ndarra
     # Ids and distances of all lengths, and one row of each metric for each of them.
     bytes_per_row = 8 * sum(grid) + 16 * len(names) * len(grid)
     units = [(comparison.run, *rows) for rows in blocks.row_blocks(n_queries, bytes_per_row)]
-    blocks.run(units, compute, store, draft, comparison.run)
+    blocks.run(units, comparison.lists, store, draft, comparison.run, workers)
     return values
 
 
 def graph_curves(comparison: Comparison) -> pd.DataFrame:
     """Hubness and orphans over k, where every row was searched for: they describe whole graphs."""
-    n = len(comparison.embeddings)
+    lists, n = comparison.lists, len(comparison.lists.embeddings)
     rows = []
-    for k, (ann, _) in comparison.ann.items() if len(comparison.queries) == n else ():
-        for side, ids in (("exact", comparison.exact[0][:, :k]), ("ann", ann)):
+    for k, (ann, _) in lists.ann.items() if len(comparison.queries) == n else ():
+        for side, ids in (("exact", lists.exact[0][:, :k]), ("ann", ann)):
             counts = metrics.occurrences(ids, n)
             for name, measured in (("hubness", metrics.hubness), ("orphans", metrics.orphans)):
                 rows.append((comparison.run, k, f"{name}_{side}", measured(counts), n))
@@ -200,7 +226,7 @@ def per_query_writer(path: Path, names: list[str]) -> pq.ParquetWriter:
 def write_per_query(writer: pq.ParquetWriter, comparison: Comparison, values: np.ndarray) -> None:
     """Append a run to the table of single queries, one row group for each k."""
     n = len(comparison.queries)
-    for at, k in enumerate(comparison.ann):
+    for at, k in enumerate(comparison.lists.ann):
         keys = [np.full(n, comparison.run), np.full(n, k, np.int32), comparison.queries]
         columns = [pa.array(column) for column in (*keys, *values[:, at])]
         writer.write_table(pa.table(columns, schema=writer.schema))
