@@ -1,0 +1,335 @@
+"""Blocks on a Dask cluster: real schedulers and workers, processes of this machine."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from drift import InputError, blocks, cluster, embedding
+from tests.conftest import PIPELINE, ROOT, shell
+from tests.test_blocks import Notes
+from tests.test_pipeline import contents
+
+
+@contextmanager
+def process(*args, cwd=ROOT, **environment):
+    command = [sys.executable, *map(str, args)]
+    running = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+@contextmanager
+def scheduler(**environment):
+    """A scheduler's process and address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ("--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    with process("-m", "dask", "scheduler", *flags, **environment) as running:
+        yield running, f"tcp://127.0.0.1:{port}"
+
+
+def worker(address, folder, cwd=ROOT):
+    """A worker that is one process, so that killing it kills the worker."""
+    flags = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", folder)
+    return process("-m", "dask", "worker", address, *flags, cwd=cwd)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    """Address of a scheduler with two workers."""
+    with ExitStack() as stack:
+        _, address = stack.enter_context(
+            scheduler(DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0")
+        )
+        for _ in range(2):
+            stack.enter_context(worker(address, tmp_path_factory.mktemp("worker")))
+        yield address
+
+
+@pytest.fixture
+def from_images(finished, tmp_path):
+    """Results of stage 01 alone."""
+    results = tmp_path / "results"
+    results.mkdir()
+    for path in finished.glob("01_*"):
+        shutil.copy2(path, results)
+    return results
+
+
+def wait_for(condition, process=None):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None
+        time.sleep(0.02)
+
+
+def units_done(results, stage):
+    journal = results / ".draft" / stage / "journal.jsonl"
+    return journal.read_text().count("done") if journal.exists() else 0
+
+
+def embed(results, *flags):
+    """Stage 02 in the background, in blocks so small that there is a middle to it."""
+    script, *args = PIPELINE[1]
+    command = [sys.executable, ROOT / script, "--results", results, *args, "--batch-size", "1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*map(str, command), *flags], cwd=ROOT, **pipes)
+
+
+@pytest.fixture(scope="session")
+def one_by_one(finished, tmp_path_factory):
+    """The embeddings that `embed` gives without a cluster."""
+    results = tmp_path_factory.mktemp("one by one")
+    for path in finished.glob("01_*"):
+        shutil.copy2(path, results)
+    running = embed(results)
+    assert running.wait(timeout=300) == 0
+    return (results / "02_embeddings.npy").read_bytes()
+
+
+def test_every_stage_writes_the_same_bytes_with_workers(address, finished, from_images, drive):
+    for script, *args in PIPELINE[1:5]:
+        status, out, err = drive(script, *args, "--scheduler", address, results=from_images)
+        assert (status, err) == (0, ""), err
+        assert "up to date" not in out
+    ours = contents(from_images, ".npy", ".parquet")
+    theirs = contents(finished, ".npy", ".parquet")
+    assert ours == theirs
+    assert not (from_images / ".draft").exists()
+    # What is there is not asked of a cluster, which need not even be up.
+    for script, *args in PIPELINE[1:5]:
+        nowhere = ("--scheduler", "tcp://127.0.0.1:1")
+        assert "up to date" in drive(script, *args, *nowhere, results=from_images)[1]
+
+
+def test_the_notebooks_protocol_too(address, results, tmp_path, drive):
+    there = shutil.copytree(results, tmp_path / "there")
+    protocol = ("--include-self", "--no-refine", "--k-max", "40")
+    for folder, flags in ((results, ()), (there, ("--scheduler", address))):
+        for script, *args in (
+            ("03_exact_knn.py", *protocol),
+            ("04_hnsw_search.py", "--runs", "faiss:50", "--replace"),
+            ("05_metrics.py",),
+        ):
+            status, _, err = drive(script, *args, *flags, results=folder)
+            assert status == 0, err
+    assert contents(there, ".npy", ".parquet") == contents(results, ".npy", ".parquet")
+
+
+def test_lists_of_another_system_too(address, finished, tmp_path, drive):
+    run = finished / "04_hnsw/faiss_M32_efc200_ef50"
+    np.save(tmp_path / "x.npy", np.load(finished / "02_embeddings.npy").astype(np.float64))
+    flags = ["--exact-lists", finished / "03_exact_indices.npy"]
+    flags += [finished / "03_exact_distances.npy", "--ann-lists", run / "k0040_indices.npy"]
+    flags += [run / "k0040_distances.npy", "--embeddings", tmp_path / "x.npy"]
+    for folder, scheduler in (("here", ()), ("there", ("--scheduler", address))):
+        status, _, err = drive("05_metrics.py", *flags, *scheduler, results=tmp_path / folder)
+        assert status == 0, err
+    assert contents(tmp_path / "here", ".parquet") == contents(tmp_path / "there", ".parquet")
+
+
+def test_a_worker_killed_costs_its_blocks_and_a_scheduler_killed_ends_in_one_line(
+    from_images, one_by_one, tmp_path
+):
+    with ExitStack() as stack:
+        running, address = stack.enter_context(scheduler())
+        stage = embed(from_images, "--scheduler", address)
+        # Nobody computes yet: it says so, and waits.
+        assert "has no worker: waiting" in stage.stderr.readline()
+        first = stack.enter_context(worker(address, tmp_path))
+        wait_for(lambda: units_done(from_images, "02_embeddings") >= 2, stage)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        at_the_kill = units_done(from_images, "02_embeddings")
+        stack.enter_context(worker(address, tmp_path))
+        wait_for(lambda: units_done(from_images, "02_embeddings") >= at_the_kill + 4, stage)
+        running.send_signal(signal.SIGKILL)
+        out, err = stage.communicate(timeout=60)
+    err = [line for line in err.splitlines() if "waiting for one" not in line]
+    assert (stage.returncode, out, len(err)) == (2, "", 1), err
+    assert "is lost" in err[0]
+
+    stored = units_done(from_images, "02_embeddings")
+    assert at_the_kill + 4 <= stored < 38
+    journal = from_images / ".draft/02_embeddings/journal.jsonl"
+    before = journal.read_bytes()
+    again = embed(from_images, "--scheduler", "local", "--threads", "1")
+    wait_for(lambda: units_done(from_images, "02_embeddings") > stored, again)
+    assert journal.read_bytes().startswith(before)
+    out, err = again.communicate(timeout=60)
+    assert (again.returncode, err) == (0, "")
+    assert (from_images / "02_embeddings.npy").read_bytes() == one_by_one
+
+
+def test_interrupted_on_local_workers_it_ends_in_one_line(from_images):
+    stage = embed(from_images, "--scheduler", "local")
+    wait_for(lambda: units_done(from_images, "02_embeddings") >= 1, stage)
+    stage.send_signal(signal.SIGINT)
+    out, err = stage.communicate(timeout=60)
+    assert (stage.returncode, out, err.count("\n")) == (130, "", 1), err
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("tcp://127.0.0.1:1", "no scheduler answers at tcp://127.0.0.1:1"),
+        ("nonsense://here", "no address"),
+        ("", "no address"),
+    ],
+)
+def test_a_scheduler_that_is_none_is_one_line(flag, said, results, drive, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    before = contents(results, ".npy", ".json")
+    status, out, err = drive(*PIPELINE[2], "--force", "--scheduler", flag, results=results)
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert said in err
+    assert contents(results, ".npy", ".json").items() >= before.items()
+
+
+def test_without_dask_the_flag_names_the_requirements(results, drive, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask", None)
+    status, _, err = drive(*PIPELINE[2], "--force", "--scheduler", "local", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "pip install -r requirements-cluster.txt" in err
+
+
+def test_without_the_flag_dask_is_not_imported(finished):
+    code = "import runpy, sys; sys.argv[1:] = ['--help']\ntry: runpy.run_path('{}', run_name="
+    code += "'__main__')\nexcept SystemExit: print('distributed' in sys.modules)"
+    for script in ("03_exact_knn.py", "05_metrics.py"):
+        command = [sys.executable, "-c", code.format(script)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda drift: shutil.rmtree(drift), "cannot import drift"),
+        (lambda drift: (drift / "exact.py").open("a").write("# newer\n"), "another state of drift"),
+    ],
+)
+def test_a_worker_of_another_checkout_is_one_line(spoil, said, results, tmp_path, drive):
+    shutil.copytree(ROOT / "drift", tmp_path / "checkout/drift")
+    spoil(tmp_path / "checkout/drift")
+    with (
+        scheduler() as (_, address),
+        worker(address, tmp_path, cwd=tmp_path / "checkout"),
+    ):
+        status, out, err = drive(*PIPELINE[2], "--force", "--scheduler", address, results=results)
+    err = [line for line in err.splitlines() if "waiting for one" not in line]
+    assert (status, out, len(err)) == (2, "", 1), err
+    assert said in err[0]
+
+
+def test_a_worker_that_sees_other_files_or_has_other_packages_is_refused(tmp_path):
+    worker = SimpleNamespace(address="tcp://somewhere:1")
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"1")
+    seen = cluster.Surroundings(cluster._CODE, cluster._versions(), {path: cluster._seen(path)})
+    cluster._check(seen, worker)
+    path.write_bytes(b"12")
+    with pytest.raises(InputError, match=r"tcp://somewhere:1 does not see .*x\.npy"):
+        cluster._check(seen, worker)
+    path.unlink()
+    with pytest.raises(InputError, match="folder must be one that all machines share"):
+        cluster._check(seen, worker)
+    other = cluster.Surroundings(cluster._CODE, {"numpy": "1.0"}, {})
+    with pytest.raises(InputError, match=r"other packages \(numpy .*, not 1\.0\)"):
+        cluster._check(other, worker)
+
+
+class Square(blocks.Portable):
+    """Work with one unit that fails in a way of its own."""
+
+    def __init__(self, fails=None, how=None):
+        self.fails, self.how, self.made_in = fails, how, os.getpid()
+
+    def __call__(self, unit):
+        if unit == self.fails and self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit == self.fails:
+            raise InputError(f"unit {unit} is of no use")
+        return unit**2, self.made_in, id(self)
+
+
+def test_blocks_under_way_are_bounded_and_a_worker_opens_its_files_once(address):
+    taken, units = [], range(60)
+
+    class Counted(list):
+        def __iter__(self):
+            for unit in super().__iter__():
+                taken.append(unit)
+                yield unit
+
+    given, makers = [], set()
+    with cluster.connect(address, []) as workers:
+        work = Square()
+        for unit, (outcome, *maker) in workers.outcomes(Counted(units), work):
+            assert outcome == unit**2
+            given.append(unit)
+            makers.add(tuple(maker))
+            assert len(taken) - len(given) <= 2 * cluster.BLOCKS_PER_WORKER
+        makers |= {tuple(maker) for _, (_, *maker) in workers.outcomes(units, work)}
+    assert sorted(given) == list(units)
+    assert len(makers) == len({pid for pid, _ in makers}) == 2
+
+
+def test_what_a_worker_finds_wrong_is_raised_here_and_the_rest_is_kept(address):
+    journal = Notes()
+    with (
+        pytest.raises(InputError, match="unit 5 is of no use"),
+        cluster.connect(address, []) as workers,
+    ):
+        blocks.run(range(20), Square(5, "raised"), lambda *_: None, journal, "work", workers)
+    assert "5" not in journal.done
+    with cluster.connect(address, []) as workers:
+        blocks.run(range(20), Square(), lambda *_: None, journal, "work", workers)
+    assert len(journal.done) == 20
+
+
+def test_a_block_that_kills_its_worker_is_one_line(address, tmp_path):
+    with worker(address, tmp_path), cluster.connect(address, []) as workers:
+        with pytest.raises(InputError, match=r"block 3 ended 1 workers .* lack of memory"):
+            list(workers.outcomes([3], Square(3, "killed")))
+
+
+@pytest.mark.parametrize("n", [8, 3])
+def test_features_do_not_depend_on_the_threads(n):
+    weights = embedding.find_weights(embedding.LITE0)
+    extract = embedding.Extractor(embedding.load(embedding.LITE0, weights), 8)
+    images = np.random.default_rng(0).integers(0, 256, (n, 96, 96, 3), np.uint8)
+    threads = torch.get_num_threads()
+    features = []
+    for count in (1, 2, 4):
+        torch.set_num_threads(count)
+        features.append(extract(images))
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(features[1], features[0])
+    np.testing.assert_array_equal(features[2], features[0])
+
+
+def test_all_stages_that_take_the_flag_say_so():
+    for script, *_ in PIPELINE:
+        takes = "--scheduler" in shell(script, "--help", results="none").stdout
+        assert takes == (script[:2] in ("02", "03", "04", "05"))
