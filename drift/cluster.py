@@ -9,6 +9,7 @@ imported only when a scheduler is named.
 """
 
 import hashlib
+import importlib.util
 import os
 import sys
 import threading
@@ -161,6 +162,9 @@ class Cluster:
         if not self._count():
             self._say_that_none_is_there()
             client.wait_for_workers(1)
+        for address, found in client.run(importlib.util.find_spec, "drift").items():
+            if found is None:
+                self._fail(ModuleNotFoundError(name="drift"), at=address)
         for answer in client.run(_check, surroundings, on_error="return").values():
             if isinstance(answer, Exception):
                 self._fail(answer)
@@ -246,7 +250,7 @@ class Cluster:
             "command goes on from here"
         )
 
-    def _fail(self, error: BaseException, unit: Any = None) -> NoReturn:
+    def _fail(self, error: BaseException, unit: Any = None, at: str = "") -> NoReturn:
         """Raise what a worker's failure means here."""
         import distributed
 
@@ -258,7 +262,7 @@ class Cluster:
             ) from error
         if isinstance(error, ImportError):
             raise InputError(
-                f"a worker cannot import {error.name}: start it by `python -m dask worker` in a "
+                f"the worker {at or 'of a block'} cannot import {error.name}: start it by `python -m dask worker` in a "
                 f"checkout of this project, with the packages of {REQUIREMENTS}"
             ) from error
         raise error
