@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.vectors import clustered
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.vectors import clustered  # noqa: E402
-
 WAYS = {
     "plain": ("--threads", "2"),
     "two workers": ("--scheduler", "local", "--threads", "2"),

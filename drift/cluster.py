@@ -262,8 +262,9 @@ class Cluster:
             ) from error
         if isinstance(error, ImportError):
             raise InputError(
-                f"the worker {at or 'of a block'} cannot import {error.name}: start it by `python -m dask worker` in a "
-                f"checkout of this project, with the packages of {REQUIREMENTS}"
+                f"the worker {at or 'of a block'} cannot import {error.name}: start it by "
+                "`python -m dask worker` in a checkout of this project, with the packages of "
+                f"{REQUIREMENTS}"
             ) from error
         raise error
 
