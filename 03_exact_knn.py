@@ -138,7 +138,8 @@ def main(args: argparse.Namespace) -> None:
     query_blocks = blocks.row_blocks(len(queries), bytes_per_row, budget, multiple)
     reads = [results.path(name) for name in inputs]
     with cluster.connect(args.scheduler, reads, args.threads) as workers:
-        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)
+        sample = blocks.sample_rows(len(queries))
+        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers, sample)
     recomputed = sum(facts["recomputed"] for facts in draft.done.values())
     manifest = draft.publish(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
 

@@ -200,7 +200,9 @@ def measure(
     # Ids and distances of all lengths, and one row of each metric for each of them.
     bytes_per_row = 8 * sum(grid) + 16 * len(names) * len(grid)
     units = [(comparison.run, *rows) for rows in blocks.row_blocks(n_queries, bytes_per_row)]
-    blocks.run(units, comparison.lists, store, draft, comparison.run, workers)
+    rows, share = blocks.sample_rows(n_queries)
+    sample = (comparison.run, *rows), share
+    blocks.run(units, comparison.lists, store, draft, comparison.run, workers, sample)
     return values
 
 

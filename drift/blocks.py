@@ -1,6 +1,7 @@
 """Work cut into blocks, with a progress bar and a journal: it goes on where it stopped."""
 
 import sys
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
@@ -52,6 +53,16 @@ def use_threads(threads: int) -> None:
         sys.modules["faiss"].omp_set_num_threads(threads)
 
 
+def _announce(work: Callable[[], Any], times: float, label: str) -> None:
+    """Say how long it takes to do some work many times, if that is more than a minute."""
+    work()  # the first time opens and builds what the others find
+    begun = time.perf_counter()
+    work()
+    minutes = (time.perf_counter() - begun) * times / 60
+    if minutes > 1:
+        print(f"{label}: about {minutes:.0f} minutes", flush=True)
+
+
 def row_blocks(
     n_rows: int, bytes_per_row: int, budget: int = 64 << 20, multiple: int = 1
 ) -> list[tuple[int, int]]:
@@ -78,6 +89,12 @@ def row_blocks(
     return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
+def sample_rows(n_rows: int) -> tuple[tuple[int, int], float]:
+    """A block of one row in a hundred, 256 at most, and the share of all rows that it is."""
+    size = min(256, -(-n_rows // 100))
+    return (0, size), size / n_rows
+
+
 def run(
     units: Sequence[Unit],
     compute: Callable[[Unit], Outcome],
@@ -85,6 +102,7 @@ def run(
     journal: Journal,
     label: str,
     workers: Workers | None = None,
+    sample: tuple[Unit, float] | None = None,
 ) -> None:
     """Compute and store each unit of work that the journal does not hold yet.
 
@@ -104,8 +122,14 @@ def run(
     workers : Workers, optional
         Who computes; without them this process, unit after unit. It is always this process that
         stores, and that writes the journal.
+    sample : (Unit, float), optional
+        A small unit, and the share of all the work that it is. It is computed first, to say how
+        long the rest will take in this process when that is more than a minute.
     """
     todo = [unit for unit in units if str(unit) not in journal.done]
+    if sample is not None and workers is None and todo:
+        unit, share = sample
+        _announce(lambda: compute(unit), len(todo) / len(units) / share, label)
     outcomes = ((unit, compute(unit)) for unit in todo)
     if workers is not None:
         outcomes = workers.outcomes(todo, compute)

@@ -1,10 +1,13 @@
 """Cutting rows into blocks, and going on with work that was interrupted."""
 
+import re
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift.blocks import row_blocks, run
+from drift.blocks import row_blocks, run, sample_rows
 
 
 class Notes:
@@ -115,3 +118,31 @@ def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
     run([1, 2], lambda unit: unit, lambda *_: None, Notes(), "work")
 
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("done, at_least", [({}, 20), ({"1": {}, "2": {}, "3": {}}, 5)])
+def test_long_work_is_announced_by_its_sample(done, at_least, capsys):
+    def compute(unit):
+        if unit == "sample":
+            time.sleep(0.06)
+
+    run([1, 2, 3, 4], compute, lambda *_: None, Notes(done), "work", sample=("sample", 1 / 20_000))
+
+    said = re.fullmatch(r"work: about (\d+) minutes\n", capsys.readouterr().out)
+    assert at_least <= int(said[1]) < 2 * at_least
+
+
+def test_short_and_finished_work_is_not_announced(capsys):
+    def compute(unit):
+        time.sleep(0.01)
+
+    run([1, 2], compute, lambda *_: None, Notes(), "work", sample=(1, 0.5))
+    run([1], compute, lambda *_: None, Notes({"1": {}}), "work", sample=(1, 1e-9))
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_sample_of_rows():
+    assert sample_rows(1) == ((0, 1), 1)
+    assert sample_rows(150) == ((0, 2), 2 / 150)
+    assert sample_rows(100_000) == ((0, 256), 256 / 100_000)
