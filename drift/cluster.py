@@ -378,7 +378,7 @@ def _local_cluster(threads: int | None) -> Iterator[str]:
         processes=True,
         host="127.0.0.1",
         memory_limit=0,  # memory-mapped files would count
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: another cluster may have the usual one
         silence_logs=logging.CRITICAL,
     ) as cluster:
         yield cluster.scheduler_address
