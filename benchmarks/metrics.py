@@ -57,7 +57,8 @@ def main() -> None:
     ann = {k: hnsw_neighbors(index, x, queries, [k], 50)[0][k] for k in GRID}
 
     stage = SimpleNamespace(**runpy.run_path(str(ROOT / "05_metrics.py")))
-    compared = stage.Comparison("run", {}, x, queries, exact, ann)
+    lists = SimpleNamespace(embeddings=x, exact=exact, ann=ann)
+    compared = stage.Comparison("run", {}, queries, lists)
     names = [metric.name for metric in metrics.METRICS]
     seconds = {}
 
