@@ -136,13 +136,14 @@ def main(args: argparse.Namespace) -> None:
                     index if workers is None else handed_over(results, run.graph, index),
                 )
             draft = Draft(results, f"04_hnsw/{run.name}", parameters, inputs, fresh=args.force)
-            seconds = search_grid(draft, run, search, grid, workers)
+            seconds, in_all = search_grid(draft, run, search, grid, workers)
             if kept_index:
                 index.save(draft.path(kept_index))
             lengths = {k: list_length(k, exact["include_self"]) for k in grid}
             draft.publish(
                 **facts,
                 search_seconds=seconds,
+                search_seconds_in_all=in_all,
                 queries_per_second={k: len(queries) / seconds[k] for k in grid},
                 effective_ef={k: run.effective_ef(lengths[k]) for k in grid},
                 peak_memory_bytes=stage.peak_memory(),
@@ -217,8 +218,11 @@ def handed_over(results: Results, graph: Graph, index: HnswIndex) -> Path:
 
 def search_grid(
     draft: Draft, run: HnswRun, search: Search, grid: list[int], workers: blocks.Workers | None
-) -> dict[int, float]:
-    """Search what the draft does not hold yet, store it, and return the seconds for each k."""
+) -> tuple[dict[int, float], float]:
+    """Search what the draft does not hold yet, store it; the seconds for each k, and in all.
+
+    A search that several k share counts for each of them, and once in all.
+    """
     n, d = len(search.queries), search.embeddings.shape[1]
     stem = {k: f"04_hnsw/{run.name}/k{k:04d}" for k in grid}
     indices = {k: draft.array(f"{stem[k]}_indices.npy", (n, k), np.int32) for k in grid}
@@ -242,7 +246,7 @@ def search_grid(
     for unit in units:
         for k in unit[0]:
             seconds[k] += draft.done[str(unit)]["seconds"]
-    return seconds
+    return seconds, sum(draft.done[str(unit)]["seconds"] for unit in units)
 
 
 def summary(results: Results, runs: list[HnswRun], grid: list[int]) -> pd.DataFrame:

@@ -46,8 +46,10 @@ class Lists(blocks.Portable):
     def __init__(self, embeddings: Path, exact: Pair, ann: dict[int, Pair], notebook: bool):
         # A copy of those that are not of single precision.
         self.embeddings = np.ascontiguousarray(load_array(embeddings), np.float32)
-        self.exact = tuple(map(load_array, exact))
-        self.ann = {k: tuple(load_array(path)[:, :k] for path in pair) for k, pair in ann.items()}
+        self.exact = tuple(native(load_array(path)) for path in exact)
+        self.ann = {
+            k: tuple(native(load_array(path)[:, :k]) for path in pair) for k, pair in ann.items()
+        }
         self.notebook = notebook
 
     def __call__(self, unit: tuple[str, int, int]) -> dict[str, np.ndarray]:
@@ -58,6 +60,13 @@ class Lists(blocks.Portable):
         if self.notebook:
             measured |= metrics.measure_notebook(exact[1], ann)
         return measured
+
+
+def native(lists: np.ndarray) -> np.ndarray:
+    """Ids as torch takes them, and floats of this machine's byte order; a copy if need be."""
+    if lists.dtype.kind in "iu":
+        return lists if lists.dtype in (np.int32, np.int64) else lists.astype(np.int64)
+    return lists.astype(lists.dtype.newbyteorder("="), copy=False)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from drift.exact import by_distance, drop_self
 from drift.files import naming
 
 MISSING = -1
-EF_SEARCH = re.compile("[1-9][0-9]{0,8}|([1-9][0-9]{0,2})?k")
+EF_SEARCH = re.compile("[1-9][0-9]{0,8}|([2-9]|[1-9][0-9]{1,2})?k")
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,8 @@ def searches(ks: Sequence[int], run: HnswRun, include_self: bool) -> list[tuple[
 
     While the list asked for is no longer than a fixed efSearch, both libraries go the same way
     through the graph whatever k is, and return the k nearest of the same candidates: a shorter list
-    is the beginning of a longer one. Beyond, every k is searched for by itself.
+    is the beginning of a longer one, but for ties at its end, which `hnsw_neighbors` looks after.
+    Beyond, every k is searched for by itself.
     """
     if run.ef_search.endswith("k"):
         return [(k,) for k in ks]
@@ -351,15 +352,32 @@ def hnsw_neighbors(
     """
     points = np.ascontiguousarray(embeddings[queries])
     begun = time.perf_counter()
-    longest, squared = index.search(points, list_length(max(ks), include_self), ef_search)
+    longest = index.search(points, list_length(max(ks), include_self), ef_search)
     seconds = time.perf_counter() - begun
-    longest_distances = np.where(longest == MISSING, np.float32(np.inf), np.sqrt(squared))
     lists = {}
     for k in ks:
         length = list_length(k, include_self)
-        ids, distances = longest[:, :length], longest_distances[:, :length]
+        ids, squared = (part[:, :length] for part in longest)
+        rows = _tied_at_the_end(*longest, length)
+        if len(rows):
+            # Which of the tied ones it keeps, and in which order, the library decides for each
+            # length anew.
+            ids, squared = ids.copy(), squared.copy()
+            begun = time.perf_counter()
+            ids[rows], squared[rows] = index.search(points[rows], length, ef_search)
+            seconds += time.perf_counter() - begun
+        distances = np.where(ids == MISSING, np.float32(np.inf), np.sqrt(squared))
         if not include_self:
             ids, distances = drop_self(ids, distances, queries)
         ids, distances = by_distance(ids, distances)
         lists[k] = NeighborLists(ids.astype(np.int32), distances)
     return lists, seconds
+
+
+def _tied_at_the_end(ids: np.ndarray, squared: np.ndarray, length: int) -> np.ndarray:
+    """Rows of which the last of `length` neighbors is tied with the one before it or behind it."""
+    if length == ids.shape[1]:
+        return np.empty(0, np.int64)
+    ends = squared[:, max(0, length - 2) : length + 1]
+    tied = (ends[:, 1:] == ends[:, :-1]).any(axis=1)
+    return np.flatnonzero(tied & (ids[:, length - 1] != MISSING))

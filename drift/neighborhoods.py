@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from drift import InputError
 from drift.blocks import row_blocks
 
 # Bytes for a block of queries: the table of `steps` is read and written all over.
@@ -103,7 +104,18 @@ def neighborhood_overlap(exact_indices: np.ndarray, ann_indices: np.ndarray) -> 
     -------
     ndarray of float64, shape (Q,)
         From 0 to 1.
+
+    Raises
+    ------
+    InputError
+        When the lists are not of the same shape.
     """
+    exact_indices, ann_indices = np.asarray(exact_indices), np.asarray(ann_indices)
+    if exact_indices.ndim != 2 or exact_indices.shape != ann_indices.shape:
+        raise InputError(
+            f"neighbor lists must be of one shape (Q, k), not {exact_indices.shape} and "
+            f"{ann_indices.shape}"
+        )
     n = 1 + max(int(ids.max(initial=-1)) for ids in (exact_indices, ann_indices))
     n_queries, k = exact_indices.shape
     common = np.empty(n_queries)

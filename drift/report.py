@@ -81,7 +81,7 @@ def findings(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: Mapping[str, st
             kept = f"keeps less than {tolerance:.0%} of the neighbors already at k = {first}"
         ends = [f"{overlap[k]:.3f} at {k}" for k in dict.fromkeys((first, last))]
         words = [f"{label} {kept} (overlap {', '.join(ends)})"]
-        if np.isfinite(strictest["onset"]):
+        if np.isfinite(strictest["onset"]) and safe < last:
             words.append(f", drifts from about k = {strictest['onset']:.0f} on")
         if wide["found"][last] < 1:
             missing = f"{1 - wide['found'][last]:.2%}"

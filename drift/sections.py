@@ -71,7 +71,10 @@ def tables(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: Mapping[str, str]
     said = page.paragraph("The largest k up to which the criterion holds; 0: at no k.")
     safe = page.table(report.safe_table(safe_k, labels))
     pieces.append(page.headed("Safe k", said, safe))
-    said = page.paragraph("The k at which the overlap begins to fall; -: it does not.")
+    said = page.paragraph(
+        "The k from which on the overlap falls faster than before; -: it has no such bend, "
+        "be it that nothing is lost or that the loss begins at once or levels off."
+    )
     onset = page.table(report.onset_table(safe_k, labels))
     pieces.append(page.headed("Onset of the drift", said, onset))
     if NOTEBOOK_METRICS[0].name in measured:

@@ -308,10 +308,16 @@ def test_searches_share_what_one_list_answers():
     assert searches(ks, policy, False) == [(k,) for k in ks]
 
 
+def full_of_ties(n):
+    """A coarse grid, on which rows coincide and most distances occur many times."""
+    return np.random.default_rng(0).integers(0, 3, size=(n, 6)).astype(np.float32)
+
+
 @both_backends
 @pytest.mark.parametrize("include_self", [False, True])
-def test_lists_cut_from_a_longer_one_are_those_of_their_own_search(backend, include_self):
-    x, queries = clustered(2000), np.arange(0, 2000, 3)
+@pytest.mark.parametrize("vectors", [clustered, full_of_ties])
+def test_lists_cut_from_a_longer_one_are_those_of_their_own_search(backend, include_self, vectors):
+    x, queries = vectors(2000), np.arange(0, 2000, 3)
     index = build(backend, x, M=8, ef_construction=40)
     run = HnswRun(Graph(backend, 8, 40), "50")
     ks, *_ = searches(range(1, 80), run, include_self)

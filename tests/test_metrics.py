@@ -259,6 +259,11 @@ def test_overlap_of_the_largest_id_is_not_taken_for_a_missing_one():
     )
 
 
+def test_overlap_of_lists_of_different_lengths_is_refused():
+    with pytest.raises(ValueError, match=r"one shape .* \(1, 2\) and \(1, 3\)"):
+        metrics.neighborhood_overlap([[1, 2]], [[1, 2, 3]])
+
+
 def test_overlap_of_more_queries_than_fit_one_block():
     # Ids near a million: each query's row of marks is a megabyte, and a block holds four.
     rng = np.random.default_rng(0)

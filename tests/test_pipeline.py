@@ -346,6 +346,21 @@ def test_lists_of_another_system_get_the_same_tables(finished, tmp_path, drive):
     assert set(pd.read_parquet(results / "05_curves.parquet")["k"]) == set(GRID)
 
 
+@pytest.mark.parametrize(("ids", "lengths"), [("u4", "<f8"), ("u8", ">f4"), (">i8", ">f8")])
+def test_lists_of_another_system_in_other_types(ids, lengths, finished, tmp_path, drive):
+    files, flags = lists_of_another_system(finished, tmp_path)
+    assert drive("05_metrics.py", *flags, results=tmp_path / "plain")[0] == 0
+    for name, array in files.items():
+        # A missing neighbor has no id among the unsigned ones; here none is missing.
+        np.save(tmp_path / f"{name}.npy", array.astype(ids if "ids" in name else lengths))
+    status, _, err = drive("05_metrics.py", *flags, results=tmp_path / "other")
+    assert status == 0, err
+    plain, other = (
+        pd.read_parquet(tmp_path / folder / "05_per_query.parquet") for folder in ("plain", "other")
+    )
+    pd.testing.assert_frame_equal(plain, other, rtol=1e-6)
+
+
 def change(array, at, value):
     array[at] = value
     return array
