@@ -84,7 +84,7 @@ def main() -> None:
         seconds[rows], memory[rows] = (
             {stage: pair[part] for stage, pair in of_stage.items()} for part in (0, 1)
         )
-        print(f"{rows} rows: {sum(seconds[rows].values()):.0f} s", file=sys.stderr)
+        print(f"{rows} rows: {of_stage}", file=sys.stderr)
     print(f"{args.dim} dimensions, {args.queries} queries, {' '.join(args.runs)}")
     print(f"\nseconds of each stage\n{table(seconds)}")
     print(f"\npeak memory of each stage in GB\n{table(memory)}")

@@ -76,7 +76,7 @@ def searches(manifests: Mapping[str, Mapping[str, Any]], labels: Mapping[str, st
             {
                 "run": labels[run],
                 "graph built in s": manifest["build_seconds"],
-                "searched in s": manifest["search_seconds_in_all"],
+                "searched in s": manifest.get("search_seconds_in_all", np.nan),
                 **{f"queries/s at k = {k}": round(per_second[k]) for k in _ends(per_second)},
                 "rows out of reach": manifest.get("graph", {}).get("unreachable_rows", np.nan),
                 "peak memory, MB": round(manifest["peak_memory_bytes"] / 1e6),
