@@ -1,5 +1,6 @@
 """Work cut into blocks, with a progress bar and a journal: it goes on where it stopped."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -60,7 +61,7 @@ def _announce(work: Callable[[], Any], times: float, label: str) -> None:
     work()
     minutes = (time.perf_counter() - begun) * times / 60
     if minutes > 1:
-        print(f"{label}: about {minutes:.0f} minutes", flush=True)
+        print(f"{label}: about {math.ceil(minutes)} minutes", flush=True)
 
 
 def row_blocks(
