@@ -49,7 +49,7 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
         percent = 100 * wide["lid_difference"] / wide["lid_exact"]
         row = {"run": run}
         row |= {f"overlap@{k}": f"{wide['overlap'][k]:.3f}" for k in ks}
-        row |= {f"LID%@{k}": f"{percent[k]:+.1f}".replace("+nan", "-") for k in ks}
+        row |= {f"LID%@{k}": _signed(percent[k]) for k in ks}
         row[f"found@{ks[-1]}"] = f"{wide['found'][ks[-1]]:.3f}"
         strictest = _strictest(safe_k, run)
         row[f"safe k ({strictest['tolerance']})"] = strictest["safe_k"]
@@ -245,6 +245,11 @@ def beside_published(
     ]
     table = pd.concat([theirs, *ours])[["k", "curve", *names]]
     return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
+
+
+def _signed(percent: float) -> str:
+    """With its sign and one decimal, never as -0.0; "-" where there is none."""
+    return "-" if np.isnan(percent) else f"{round(percent, 1) + 0.0:+.1f}"
 
 
 def _strictest(safe_k: pd.DataFrame, run: str) -> pd.Series:
