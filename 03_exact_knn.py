@@ -110,6 +110,8 @@ def main(args: argparse.Namespace) -> None:
         )
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
+    # The search maps the file by itself: memory that is mapped twice would be counted twice.
+    del embeddings
 
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     draft.save("03_queries.npy", queries)
