@@ -176,7 +176,8 @@ class FaissHnsw:
     def search(
         self, points: np.ndarray, length: int, ef_search: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+        # More candidates than there are rows would only take memory, for each of them in advance.
+        parameters = faiss.SearchParametersHNSW(efSearch=min(ef_search, self._index.ntotal))
         squared, ids = self._index.search(points, length, params=parameters)
         if self._row is not None:
             ids = np.where(ids == MISSING, MISSING, self._row[ids])
