@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 OVERVIEW_KS = (10, 50, 100, 250)
+COMPLETE = "complete lists"
 
 CURVE_KS = (10, 50, 100, 150, 200, 250)
 CURVE_METRICS = (
@@ -40,17 +41,19 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Overlap and LID difference in percent at a few k, the share of neighbors found at the last
-        of them, the safe k by the strictest tolerance of overlap, and the onset with its interval.
+        of them, the safe k by the strictest tolerance of overlap, and the onset with its interval;
+        "-" at a k that is not of the run's grid.
     """
+    grids = curves.groupby("run")["k"]
+    ks = sorted({k for _, grid in grids for k in chosen_ks(grid, OVERVIEW_KS)})
     rows = []
     for run, of_run in curves.groupby("run", sort=False):
-        wide = of_run.pivot(index="k", columns="metric", values="mean")
-        ks = chosen_ks(wide.index, OVERVIEW_KS)
+        wide = of_run.pivot(index="k", columns="metric", values="mean").reindex(ks)
         percent = 100 * wide["lid_difference"] / wide["lid_exact"]
         row = {"run": run}
-        row |= {f"overlap@{k}": f"{wide['overlap'][k]:.3f}" for k in ks}
+        row |= {f"overlap@{k}": _three_decimals(wide["overlap"][k]) for k in ks}
         row |= {f"LID%@{k}": _signed(percent[k]) for k in ks}
-        row[f"found@{ks[-1]}"] = f"{wide['found'][ks[-1]]:.3f}"
+        row[f"found@{ks[-1]}"] = _three_decimals(wide["found"][ks[-1]])
         strictest = _strictest(safe_k, run)
         row[f"safe k ({strictest['tolerance']})"] = strictest["safe_k"]
         row["onset"] = _onset(strictest)
@@ -233,18 +236,34 @@ def beside_published(
         The published curve, a column for each metric.
     labels : dict
         What to call each run.
+
+    Returns
+    -------
+    DataFrame
+        A row for each k and curve. ``complete lists`` is the share of queries of which the index
+        returned k neighbors: `kth_squared_distance_ann` and `lid_notebook_ann` are means over them.
     """
     names = [name for name in published.columns if name not in ("k", "overlap_std")]
     theirs = published.assign(curve="published")
     ours = [
         curves[curves["run"] == run]
         .pivot(index="k", columns="metric", values="mean")
+        .assign(curve=label, **{COMPLETE: _complete(curves[curves["run"] == run])})
         .reset_index()
-        .assign(curve=label)
         for run, label in labels.items()
     ]
-    table = pd.concat([theirs, *ours])[["k", "curve", *names]]
+    table = pd.concat([theirs, *ours])[["k", "curve", *names, COMPLETE]]
     return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
+
+
+def _complete(of_run: pd.DataFrame) -> pd.Series:
+    """Share of the queries of which the index returned k neighbors, by k."""
+    n = of_run.pivot(index="k", columns="metric", values="n")
+    return n["kth_squared_distance_ann"] / n["overlap"]
+
+
+def _three_decimals(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _signed(percent: float) -> str:

@@ -79,7 +79,11 @@ def tables(curves: pd.DataFrame, safe_k: pd.DataFrame, labels: Mapping[str, str]
     pieces.append(page.headed("Onset of the drift", said, onset))
     if NOTEBOOK_METRICS[0].name in measured:
         beside = report.beside_published(curves, published_curve(), labels)
-        pieces.append(page.headed("Beside the published curve", page.table(beside)))
+        said = page.paragraph(
+            f"{report.COMPLETE}: the share of queries that got k neighbors. Squared distance and "
+            "LID with the index are means over those; the published ones were infinite."
+        )
+        pieces.append(page.headed("Beside the published curve", said, page.table(beside)))
     return Section("Tables", pieces)
 
 
