@@ -189,7 +189,7 @@ class Results:
             When one is missing, is not what its stage wrote, or is older than what it was made
             from. The message names the script to run.
         """
-        entries = {}
+        entries, current = {}, set()
         for name in names:
             stage = owner(name)
             script = script_of(stage)
@@ -201,7 +201,9 @@ class Results:
                     f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing or "
                     f"damaged: run {script} again"
                 )
-            self._require_current(stage)
+            if stage not in current:
+                self._require_current(stage)
+                current.add(stage)
             entries[name] = manifest["outputs"][name]
             if not self._is_whole(name, entries[name]):
                 raise ArtifactError(
@@ -268,20 +270,21 @@ class Results:
             and content_hash(path) == entry["sha256"]
         )
 
+    def _is_unchanged(self, name: str, recorded: dict[str, Any]) -> bool:
+        """Whether an input is what it was, or gone: the stage that needs it itself will miss it."""
+        if Path(name).is_absolute():  # the user's own, that no manifest vouches for
+            return not Path(name).exists() or self._is_whole(name, recorded)
+        source = self.manifest(owner(name))
+        return source is None or source["outputs"].get(name, {}).get("sha256") == recorded["sha256"]
+
     def _require_current(self, stage: str) -> None:
         """Raise when anything a stage was made from, directly or not, has changed since."""
         manifest = self.manifest(stage)
-        # An input that is gone cannot have changed; the stage that needs the file itself will miss
-        # it.
         inputs = {} if manifest is None else manifest["inputs"]
         for upstream in dict.fromkeys(owner(name) for name in inputs):
             self._require_current(upstream)
         for name, recorded in inputs.items():
-            source = self.manifest(owner(name))
-            if (
-                source is not None
-                and source["outputs"].get(name, {}).get("sha256") != recorded["sha256"]
-            ):
+            if not self._is_unchanged(name, recorded):
                 raise ArtifactError(
                     f"the files of stage {stage} in {self.root} are older than {name}, from which "
                     f"they were made: run {script_of(stage)} again"
