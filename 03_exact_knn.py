@@ -140,8 +140,11 @@ def main(args: argparse.Namespace) -> None:
     query_blocks = blocks.row_blocks(len(queries), bytes_per_row, budget, multiple)
     reads = [results.path(name) for name in inputs]
     with cluster.connect(args.scheduler, reads, args.threads) as workers:
-        sample = blocks.sample_rows(len(queries))
-        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers, sample)
+        if workers is None:
+            sample = blocks.sample_rows(len(queries))
+            seconds = blocks.estimate(query_blocks, search, draft, *sample)
+            blocks.announce(seconds, "exact neighbors")
+        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)
     recomputed = sum(facts["recomputed"] for facts in draft.done.values())
     manifest = draft.publish(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
 

@@ -224,18 +224,24 @@ def search_grid(
     A search that several k share counts for each of them, and once in all.
     """
     n, d = len(search.queries), search.embeddings.shape[1]
-    stem = {k: f"04_hnsw/{run.name}/k{k:04d}" for k in grid}
-    indices = {k: draft.array(f"{stem[k]}_indices.npy", (n, k), np.int32) for k in grid}
-    distances = {k: draft.array(f"{stem[k]}_distances.npy", (n, k), np.float32) for k in grid}
+    dtypes = {"indices": np.int32, "distances": np.float32}
+
+    def output(k: int, part: str) -> np.memmap:
+        # Mapped anew for each block: the pages of a mapping count as memory as long as it lives.
+        return draft.array(f"04_hnsw/{run.name}/k{k:04d}_{part}.npy", (n, k), dtypes[part])
 
     def store(unit: Unit, found: Found) -> dict[str, float]:
         (ks, _, start, stop), (lists, seconds) = unit, found
         for k in ks:
-            indices[k][start:stop], distances[k][start:stop] = lists[k]
-            indices[k].flush()
-            distances[k].flush()
+            for part, of_part in lists[k]._asdict().items():
+                array = output(k, part)
+                array[start:stop] = of_part
+                array.flush()
         return {"seconds": seconds}
 
+    for k in grid:
+        for part in dtypes:
+            output(k, part)  # the room for all of them is asked for at once
     rows = blocks.row_blocks(n, d * 4 + max(grid) * 32)
     units = []
     for ks in searches(grid, run, search.include_self):

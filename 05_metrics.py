@@ -15,6 +15,7 @@ examples
 """
 
 import argparse
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,56 +28,75 @@ import pyarrow.parquet as pq
 from drift import InputError, blocks, cluster, metrics, report, stage, statistics
 from drift.artifacts import ArtifactError, Results, describe, load_array
 from drift.draft import Draft
-from drift.vectors import check_embeddings
+from drift.lists import Pair, check_lists
+from drift.vectors import center, check_embeddings
 
 STAGE = "05_metrics"
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
 
 
-# Where lists lie: their ids and their distances.
-Pair = tuple[Path, Path]
+# A run, the first of some queries, and the one after the last.
+Unit = tuple[str, int, int]
 
 
-class Lists(blocks.Portable):
-    """Embeddings, exact lists, and other lists for each k, memory-mapped; what measures a block.
+class Measure(blocks.Portable):
+    """Measure the lists of a run for a block of queries, beside the exact ones.
 
     A file may hold longer lists than its k: the first k count.
     """
 
-    def __init__(self, embeddings: Path, exact: Pair, ann: dict[int, Pair], notebook: bool):
-        # A copy of those that are not of single precision.
-        self.embeddings = np.ascontiguousarray(load_array(embeddings), np.float32)
-        self.exact = tuple(native(load_array(path)) for path in exact)
-        self.ann = {
-            k: tuple(native(load_array(path)[:, :k]) for path in pair) for k, pair in ann.items()
-        }
-        self.notebook = notebook
+    def __init__(self, vectors: Path, exact: Pair, ann: dict[str, dict[int, Pair]], notebook: bool):
+        self.vectors, self.exact, self.ann, self.notebook = vectors, exact, ann, notebook
 
-    def __call__(self, unit: tuple[str, int, int]) -> dict[str, np.ndarray]:
-        rows = slice(*unit[1:])
-        exact = [part[rows] for part in self.exact]
-        ann = {k: (ids[rows], distances[rows]) for k, (ids, distances) in self.ann.items()}
-        measured = metrics.measure(*exact, ann, self.embeddings)
+    @functools.cached_property
+    def centered(self) -> np.ndarray:
+        """The vectors about their mean, in the memory of the map: it is copy-on-write."""
+        given = np.ascontiguousarray(load_array(self.vectors), np.float32)
+        return center(given, out=given)
+
+    def __call__(self, unit: Unit) -> dict[str, np.ndarray]:
+        run, start, stop = unit
+        exact = self.exact.read(start, stop)
+        ann = {k: pair.read(start, stop, k) for k, pair in self.ann[run].items()}
+        measured = metrics.measure(*exact, ann, self.centered)
         if self.notebook:
             measured |= metrics.measure_notebook(exact[1], ann)
         return measured
 
 
-def native(lists: np.ndarray) -> np.ndarray:
-    """Ids as torch takes them, and floats of this machine's byte order; a copy if need be."""
-    if lists.dtype.kind in "iu":
-        return lists if lists.dtype in (np.int32, np.int64) else lists.astype(np.int64)
-    return lists.astype(lists.dtype.newbyteorder("="), copy=False)
-
-
 @dataclass(frozen=True)
-class Comparison:
-    """A run, the rows that were searched for, and the lists that were found."""
+class Study:
+    """What is to be measured.
 
-    run: str
-    parameters: dict[str, Any]
+    Attributes
+    ----------
+    runs : dict
+        Parameters of each run, for the manifest.
+    queries : ndarray of int32, shape (Q,)
+        The rows that were searched for.
+    measure : Measure
+        Where the lists lie, and what measures them.
+    """
+
+    runs: dict[str, dict[str, Any]]
     queries: np.ndarray
-    lists: Lists
+    measure: Measure
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What is measured of every query."""
+        chosen = metrics.METRICS + metrics.NOTEBOOK_METRICS * self.measure.notebook
+        return [metric.name for metric in chosen]
+
+    def grid(self, run: str) -> list[int]:
+        """The k of a run."""
+        return list(self.measure.ann[run])
+
+    def units(self, run: str) -> list[Unit]:
+        """Blocks of queries, for each of which ids, distances and metrics of all k are held."""
+        grid = self.grid(run)
+        bytes_per_row = 8 * sum(grid) + 16 * len(self.metric_names) * len(grid)
+        return [(run, *rows) for rows in blocks.row_blocks(len(self.queries), bytes_per_row)]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -94,11 +114,9 @@ def main(args: argparse.Namespace) -> None:
     elsewhere = (args.exact_lists, args.ann_lists, args.embeddings)
     if any(elsewhere) and not all(elsewhere):
         raise InputError("--exact-lists, --ann-lists and --embeddings go together")
-    inputs, comparisons, left_out = (
-        lists_of_files(args) if any(elsewhere) else lists_of_runs(results)
-    )
+    inputs, study, left_out = lists_of_files(args) if any(elsewhere) else lists_of_runs(results)
     parameters = {
-        "runs": {comparison.run: comparison.parameters for comparison in comparisons},
+        "runs": study.runs,
         "n_resamples": statistics.N_RESAMPLES,
         "seed": args.seed,
     }
@@ -107,23 +125,24 @@ def main(args: argparse.Namespace) -> None:
     if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
         return
 
-    notebook = comparisons[0].lists.notebook
-    names = [metric.name for metric in metrics.METRICS + metrics.NOTEBOOK_METRICS * notebook]
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
     curves, safe_k = [], []
     reads = [results.path(name) for name in inputs]
     with (
         cluster.connect(args.scheduler, reads, args.threads) as workers,
-        per_query_writer(draft.path("05_per_query.parquet"), names) as per_query,
+        per_query_writer(draft.path("05_per_query.parquet"), study.metric_names) as per_query,
     ):
-        for comparison in comparisons:
-            values = measure(comparison, draft, names, workers)
-            write_per_query(per_query, comparison, values)
-            by_name = dict(zip(names, values, strict=True))
-            of_run, safe = statistics.summarize_run(list(comparison.lists.ann), by_name, args.seed)
-            of_run = pd.concat([of_run.assign(run=comparison.run), graph_curves(comparison)])
+        if workers is None:
+            seconds = sum(estimate(study, run, draft) for run in study.runs)
+            blocks.announce(seconds, f"{len(study.runs)} runs")
+        for run in study.runs:
+            values = measure(study, run, draft, workers)
+            write_per_query(per_query, study, run, values)
+            by_name = dict(zip(study.metric_names, values, strict=True))
+            of_run, safe = statistics.summarize_run(study.grid(run), by_name, args.seed)
+            of_run = pd.concat([of_run.assign(run=run), graph_curves(study, run)])
             curves.append(of_run.sort_values("k", kind="stable"))
-            safe_k.append(safe.assign(run=comparison.run))
+            safe_k.append(safe.assign(run=run))
     curves = pd.concat(curves)
     curves = curves[["run", "k", "metric", *statistics.SUMMARY]].astype(
         {"k": "int32", "n": "int32"}
@@ -134,13 +153,13 @@ def main(args: argparse.Namespace) -> None:
     safe_k.to_parquet(draft.path("05_safe_k.parquet"), index=False)
     draft.publish(left_out=left_out)
 
-    runs = {comparison.run: comparison.run for comparison in comparisons}
-    print("\n" + "\n".join(report.findings(curves, safe_k, runs)))
+    names = {run: run for run in study.runs}
+    print("\n" + "\n".join(report.findings(curves, safe_k, names)))
     title = f"curves in {results.path('05_curves.parquet')}"
     stage.report(title, report.overview(curves, safe_k))
 
 
-def lists_of_runs(results: Results) -> tuple[dict[str, Any], list[Comparison], dict[str, str]]:
+def lists_of_runs(results: Results) -> tuple[dict[str, Any], Study, dict[str, str]]:
     """The runs of stage 04 that belong to stage 03's lists, and why others are left out."""
     inputs = results.require("02_embeddings.npy", *EXACT)
     runs, left_out = results.runs()
@@ -153,77 +172,69 @@ def lists_of_runs(results: Results) -> tuple[dict[str, Any], list[Comparison], d
     embeddings, queries, *exact = (
         results.path(name).absolute() for name in ("02_embeddings.npy", *EXACT)
     )
-    comparisons = []
+    ann = {}
     for run, manifest in runs.items():
         inputs |= results.require(*(name for name in manifest["outputs"] if name.endswith(".npy")))
-
-        parameters = manifest["parameters"]
         folder = results.path(f"04_hnsw/{run}").absolute()
-        ann = {
-            k: (folder / f"k{k:04d}_indices.npy", folder / f"k{k:04d}_distances.npy")
-            for k in parameters["k_grid"]
+        ann[run] = {
+            k: Pair(folder / f"k{k:04d}_indices.npy", folder / f"k{k:04d}_distances.npy")
+            for k in manifest["parameters"]["k_grid"]
         }
-        lists = Lists(embeddings, tuple(exact), ann, notebook)
-        comparisons.append(Comparison(run, parameters, load_array(queries), lists))
-    return inputs, comparisons, left_out
+    parameters = {run: manifest["parameters"] for run, manifest in runs.items()}
+    measure = Measure(embeddings, Pair(*exact), ann, notebook)
+    return inputs, Study(parameters, load_array(queries), measure), left_out
 
 
 def lists_of_files(
     args: argparse.Namespace,
-) -> tuple[dict[str, Any], list[Comparison], dict[str, str]]:
+) -> tuple[dict[str, Any], Study, dict[str, str]]:
     """Lists of another system: one pair of files, cut for each k."""
     paths = [path.resolve() for path in (*args.exact_lists, *args.ann_lists, args.embeddings)]
     exact_ids, exact_distances, ann_ids, ann_distances, embeddings = map(load_array, paths)
     check_embeddings(embeddings, str(args.embeddings))
-    metrics.check_lists(exact_ids, exact_distances, len(embeddings), "--exact-lists", missing=False)
-    metrics.check_lists(ann_ids, ann_distances, len(embeddings), "--ann-lists", missing=True)
+    check_lists(exact_ids, exact_distances, embeddings, "--exact-lists", missing=False)
+    check_lists(ann_ids, ann_distances, embeddings, "--ann-lists", missing=True)
     if len(exact_ids) != len(ann_ids):
         raise InputError(
             f"--exact-lists are of {len(exact_ids)} queries, --ann-lists of {len(ann_ids)}"
         )
     k_max = min(exact_ids.shape[1], ann_ids.shape[1])
     grid = list(range(10, k_max + 1, 10)) or [k_max]
-    comparison = Comparison(
-        run="lists",
-        parameters={"backend": args.ann_lists[0].stem, "ef_search": None},
-        queries=np.arange(len(exact_ids), dtype=np.int32),
-        lists=Lists(
-            paths[4], (paths[0], paths[1]), dict.fromkeys(grid, (paths[2], paths[3])), False
-        ),
-    )
-    return {str(path): describe(path) for path in paths}, [comparison], {}
+    runs = {"lists": {"backend": args.ann_lists[0].stem, "ef_search": None}}
+    queries = np.arange(len(exact_ids), dtype=np.int32)
+    ann = {"lists": dict.fromkeys(grid, Pair(*paths[2:4]))}
+    measure = Measure(paths[4], Pair(*paths[:2]), ann, False)
+    return {str(path): describe(path) for path in paths}, Study(runs, queries, measure), {}
 
 
-def measure(
-    comparison: Comparison, draft: Draft, names: list[str], workers: blocks.Workers | None
-) -> np.ndarray:
+def estimate(study: Study, run: str, draft: Draft) -> float:
+    """Seconds that `measure` will take."""
+    rows, share = blocks.sample_rows(len(study.queries))
+    return blocks.estimate(study.units(run), study.measure, draft, (run, *rows), share)
+
+
+def measure(study: Study, run: str, draft: Draft, workers: blocks.Workers | None) -> np.ndarray:
     """Every per-query metric of a run: float64 (metrics, grid, queries)."""
-    grid, n_queries = list(comparison.lists.ann), len(comparison.queries)
-    shape = (len(names), len(grid), n_queries)
-    values = draft.scratch(f"{comparison.run}.npy", shape, np.float64)
+    shape = (len(study.metric_names), len(study.grid(run)), len(study.queries))
+    values = draft.scratch(f"{run}.npy", shape, np.float64)
 
-    def store(unit: tuple[str, int, int], measured: dict[str, np.ndarray]) -> None:
-        values[:, :, slice(*unit[1:])] = [measured[name] for name in names]
+    def store(unit: Unit, measured: dict[str, np.ndarray]) -> None:
+        values[:, :, slice(*unit[1:])] = [measured[name] for name in study.metric_names]
         values.flush()
 
-    # Ids and distances of all lengths, and one row of each metric for each of them.
-    bytes_per_row = 8 * sum(grid) + 16 * len(names) * len(grid)
-    units = [(comparison.run, *rows) for rows in blocks.row_blocks(n_queries, bytes_per_row)]
-    rows, share = blocks.sample_rows(n_queries)
-    sample = (comparison.run, *rows), share
-    blocks.run(units, comparison.lists, store, draft, comparison.run, workers, sample)
+    blocks.run(study.units(run), study.measure, store, draft, run, workers)
     return values
 
 
-def graph_curves(comparison: Comparison) -> pd.DataFrame:
+def graph_curves(study: Study, run: str) -> pd.DataFrame:
     """Hubness and orphans over k, where every row was searched for: they describe whole graphs."""
-    lists, n = comparison.lists, len(comparison.lists.embeddings)
+    lists, n = study.measure, len(load_array(study.measure.vectors))
     rows = []
-    for k, (ann, _) in lists.ann.items() if len(comparison.queries) == n else ():
-        for side, ids in (("exact", lists.exact[0][:, :k]), ("ann", ann)):
-            counts = metrics.occurrences(ids, n)
+    for k in study.grid(run) if len(study.queries) == n else ():
+        for side, pair in (("exact", lists.exact), ("ann", lists.ann[run][k])):
+            counts = metrics.occurrences(pair.read(0, n, k)[0], n)
             for name, measured in (("hubness", metrics.hubness), ("orphans", metrics.orphans)):
-                rows.append((comparison.run, k, f"{name}_{side}", measured(counts), n))
+                rows.append((run, k, f"{name}_{side}", measured(counts), n))
     return pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])
 
 
@@ -234,11 +245,11 @@ def per_query_writer(path: Path, names: list[str]) -> pq.ParquetWriter:
     return pq.ParquetWriter(path, schema, use_dictionary=["run"])
 
 
-def write_per_query(writer: pq.ParquetWriter, comparison: Comparison, values: np.ndarray) -> None:
+def write_per_query(writer: pq.ParquetWriter, study: Study, run: str, values: np.ndarray) -> None:
     """Append a run to the table of single queries, one row group for each k."""
-    n = len(comparison.queries)
-    for at, k in enumerate(comparison.lists.ann):
-        keys = [np.full(n, comparison.run), np.full(n, k, np.int32), comparison.queries]
+    n = len(study.queries)
+    for at, k in enumerate(study.grid(run)):
+        keys = [np.full(n, run), np.full(n, k, np.int32), study.queries]
         columns = [pa.array(column) for column in (*keys, *values[:, at])]
         writer.write_table(pa.table(columns, schema=writer.schema))
 

@@ -23,9 +23,9 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.vectors import clustered
-from drift import metrics
 from drift.exact import ExactSearch
 from drift.hnsw import FaissHnsw, Graph, hnsw_neighbors
+from drift.lists import Pair
 from drift.statistics import summarize_run
 
 ROOT = Path(__file__).parent.parent
@@ -57,9 +57,6 @@ def main() -> None:
     ann = {k: hnsw_neighbors(index, x, queries, [k], 50)[0][k] for k in GRID}
 
     stage = SimpleNamespace(**runpy.run_path(str(ROOT / "05_metrics.py")))
-    lists = SimpleNamespace(embeddings=x, exact=exact, ann=ann)
-    compared = stage.Comparison("run", {}, queries, lists)
-    names = [metric.name for metric in metrics.METRICS]
     seconds = {}
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
@@ -68,16 +65,32 @@ def main() -> None:
         seconds[part] = time.perf_counter() - begun
         return result
 
-    measured = timed("metrics of each query", lambda: metrics.measure(*exact, ann, x))
-    timed("hubness, orphans", lambda: stage.graph_curves(compared))
-    curves, _ = timed("bootstrap, curves, onset", lambda: summarize_run(GRID, measured, 0))
     with tempfile.TemporaryDirectory() as folder:
 
+        def save(name: str, lists: tuple[np.ndarray, np.ndarray]) -> Pair:
+            pair = Pair(*(Path(folder) / f"{name}_{part}.npy" for part in Pair._fields))
+            for path, array in zip(pair, lists, strict=True):
+                np.save(path, array)
+            return pair
+
+        vectors = Path(folder) / "x.npy"
+        np.save(vectors, x)
+        pairs = {"run": {k: save(f"k{k}", ann[k]) for k in GRID}}
+        measure = stage.Measure(vectors, save("exact", exact), pairs, False)
+        study = stage.Study({"run": {}}, queries, measure)
+
+        def every_query() -> dict[str, np.ndarray]:
+            blocks = [measure(unit) for unit in study.units("run")]
+            return {name: np.hstack([of[name] for of in blocks]) for name in study.metric_names}
+
         def write() -> None:
-            with stage.per_query_writer(Path(folder) / "per_query.parquet", names) as writer:
-                stage.write_per_query(writer, compared, np.stack(list(measured.values())))
+            with stage.per_query_writer(Path(folder) / "all.parquet", study.metric_names) as writer:
+                stage.write_per_query(writer, study, "run", np.stack(list(measured.values())))
             curves.to_parquet(Path(folder) / "curves.parquet")
 
+        measured = timed("metrics of each query", every_query)
+        timed("hubness, orphans", lambda: stage.graph_curves(study, "run"))
+        curves, _ = timed("bootstrap, curves, onset", lambda: summarize_run(GRID, measured, 0))
         timed("tables written", write)
     ours = sum(seconds.values())
     begun = time.perf_counter()

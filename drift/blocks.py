@@ -54,16 +54,6 @@ def use_threads(threads: int) -> None:
         sys.modules["faiss"].omp_set_num_threads(threads)
 
 
-def _announce(work: Callable[[], Any], times: float, label: str) -> None:
-    """Say how long it takes to do some work many times, if that is more than a minute."""
-    work()  # the first time opens and builds what the others find
-    begun = time.perf_counter()
-    work()
-    minutes = (time.perf_counter() - begun) * times / 60
-    if minutes > 1:
-        print(f"{label}: about {math.ceil(minutes)} minutes", flush=True)
-
-
 def row_blocks(
     n_rows: int, bytes_per_row: int, budget: int = 64 << 20, multiple: int = 1
 ) -> list[tuple[int, int]]:
@@ -96,6 +86,45 @@ def sample_rows(n_rows: int) -> tuple[tuple[int, int], float]:
     return (0, size), size / n_rows
 
 
+def estimate(
+    units: Sequence[Unit],
+    compute: Callable[[Unit], Outcome],
+    journal: Journal,
+    sample: Unit,
+    share: float,
+) -> float:
+    """Seconds that `run` will take in this process, by a sample of the work.
+
+    Parameters
+    ----------
+    units, compute, journal
+        As for `run`.
+    sample : Unit
+        A small unit. It is computed twice, and nothing of it is stored: the first time opens and
+        builds what the others find.
+    share : float
+        The share of all units that the sample is.
+    """
+    left = sum(str(unit) not in journal.done for unit in units) / len(units)
+    if left == 0:
+        return 0.0
+    compute(sample)
+    begun = time.perf_counter()
+    compute(sample)
+    return (time.perf_counter() - begun) * left / share
+
+
+def announce(seconds: float, label: str) -> None:
+    """Say how long some work will take, if that can be more than a minute.
+
+    From half a minute on: an estimate by a small sample, and without what comes after the blocks,
+    is not better than that.
+    """
+    if seconds > 30:
+        minutes = math.ceil(seconds / 60)
+        print(f"{label}: about {minutes} minute{'s' * (minutes > 1)}", flush=True)
+
+
 def run(
     units: Sequence[Unit],
     compute: Callable[[Unit], Outcome],
@@ -103,7 +132,6 @@ def run(
     journal: Journal,
     label: str,
     workers: Workers | None = None,
-    sample: tuple[Unit, float] | None = None,
 ) -> None:
     """Compute and store each unit of work that the journal does not hold yet.
 
@@ -123,14 +151,8 @@ def run(
     workers : Workers, optional
         Who computes; without them this process, unit after unit. It is always this process that
         stores, and that writes the journal.
-    sample : (Unit, float), optional
-        A small unit, and the share of all the work that it is. It is computed first, to say how
-        long the rest will take in this process when that is more than a minute.
     """
     todo = [unit for unit in units if str(unit) not in journal.done]
-    if sample is not None and workers is None and todo:
-        unit, share = sample
-        _announce(lambda: compute(unit), len(todo) / len(units) / share, label)
     outcomes = ((unit, compute(unit)) for unit in todo)
     if workers is not None:
         outcomes = workers.outcomes(todo, compute)

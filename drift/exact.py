@@ -11,7 +11,7 @@ import numpy as np
 
 from drift import InputError
 from drift.blocks import row_blocks
-from drift.vectors import check_embeddings
+from drift.vectors import center, check_embeddings
 
 # Rounding to float32 changes a number by at most this share of it.
 UNIT_ROUNDOFF = 2.0**-24
@@ -60,23 +60,9 @@ class ExactSearch:
     def __init__(self, embeddings: np.ndarray):
         check_embeddings(embeddings)
         self._embeddings = embeddings
-        # Distances do not depend on the origin, but the rounding error of the expanded form does:
-        # it grows with the norms. The mean is the origin that makes them small.
-        n, d = embeddings.shape
-        blocks = row_blocks(n, bytes_per_row=d * 8)
-        mean = (
-            sum(embeddings[start:stop].sum(axis=0, dtype=np.float64) for start, stop in blocks) / n
-        )
-        self._centered = np.empty((n, d), np.float32)
-        for start, stop in blocks:
-            # In double, and rounded once as it is stored; no matrix of doubles is made.
-            np.subtract(
-                embeddings[start:stop],
-                mean,
-                out=self._centered[start:stop],
-                dtype=np.float64,
-                casting="same_kind",
-            )
+        # The error of the expanded form grows with the norms.
+        self._centered = center(embeddings)
+        n = len(embeddings)
         _, anchor = faiss.knn(self._centered, self._centered[:: max(1, n // ANCHORS)], 1)
         self._anchor = anchor[:, 0]
 

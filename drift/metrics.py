@@ -13,10 +13,10 @@ import numpy as np
 import scipy.stats
 import torch
 
-from drift import InputError
 from drift.blocks import row_blocks
 from drift.neighborhoods import STEPS_BUDGET, Step, steps
 from drift.neighborhoods import neighborhood_overlap as neighborhood_overlap
+from drift.vectors import center
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def measure(
     ann : mapping of int to (ndarray of int, ndarray of float), shape (Q, k) each
         For each length k <= K, ascending, ids and distances that the index returned.
     embeddings : ndarray of float32, shape (N, d)
-        The vectors.
+        The vectors. The barycenter shift is the norm of float32 sums of them: where they lie far
+        from the origin, give `drift.vectors.center` of them.
 
     Returns
     -------
@@ -133,56 +134,6 @@ def measure_notebook(
     }
 
 
-def check_lists(
-    indices: np.ndarray, distances: np.ndarray, n: int, name: str, missing: bool
-) -> None:
-    """Check neighbor lists that come from elsewhere.
-
-    Parameters
-    ----------
-    indices, distances : ndarray, shape (Q, k)
-        Ids, rows of the embeddings, and Euclidean distances.
-    n : int
-        How many embeddings there are.
-    name : str
-        What to call the lists in a message.
-    missing : bool
-        Whether neighbors may be missing: id -1 at distance +inf, at the end of the row.
-
-    Raises
-    ------
-    InputError
-        When something is wrong with them; the message says what, and in which row first.
-    """
-    if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.size == 0:
-        raise InputError(
-            f"{name}: ids must be whole numbers of shape (Q, k), not {indices.dtype} "
-            f"{indices.shape}"
-        )
-    if distances.shape != indices.shape or distances.dtype.kind != "f":
-        raise InputError(
-            f"{name}: distances must be floats of the ids' shape {indices.shape}, not "
-            f"{distances.dtype} {distances.shape}"
-        )
-    gone = indices < 0
-    in_order = np.sort(np.where(gone, np.arange(-1, -1 - indices.shape[1], -1), indices), axis=1)
-    with np.errstate(invalid="ignore"):
-        descending = np.diff(distances, axis=1) < 0
-    faults = {
-        f"an id that is no row of the {n} embeddings": (indices >= n) | (indices < -1),
-        "a missing neighbor": gone & (not missing),
-        "a missing neighbor before one that is there": gone[:, :-1] & ~gone[:, 1:],
-        "an id twice": np.diff(in_order, axis=1) == 0,
-        "a distance that is not a number or negative": np.isnan(distances) | (distances < 0),
-        "an id -1 that is not at distance +inf, or another that is": gone != np.isinf(distances),
-        "distances that do not ascend": descending,
-    }
-    for fault, where in faults.items():
-        if where.any():
-            row = int(np.flatnonzero(where.any(axis=1))[0])
-            raise InputError(f"{name}: row {row} has {fault}")
-
-
 def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray:
     """Share of k neighbors no farther than the exact k-th one, up to one part in a million.
 
@@ -230,12 +181,10 @@ def barycenter_shift(
 ) -> np.ndarray:
     """Distance between the mean of the exact neighbors and the mean of those that were returned.
 
-    Where nothing is missing, only the rows that are in one list and not in the other are read.
-
     Parameters
     ----------
     embeddings : ndarray of float32, shape (N, d)
-        The vectors.
+        The vectors. A centered copy is made of them, so that the origin does not matter.
     exact_indices, ann_indices : ndarray of int, shape (Q, k)
         Ids of the neighbors.
 
@@ -244,7 +193,7 @@ def barycenter_shift(
     ndarray of float64, shape (Q,)
         In the unit of the embeddings; NaN where nothing was returned.
     """
-    _, (shift,) = _compare(exact_indices, [ann_indices], embeddings)
+    _, (shift,) = _compare(exact_indices, [ann_indices], center(embeddings))
     return shift
 
 
@@ -345,7 +294,8 @@ class _Shift:
 
     With S_E and S_A the sums of the k exact and the m returned neighbors, the shift is the norm of
     S_E / k - S_A / m = (S_E - S_A) / m + S_E (1 / k - 1 / m). The second term is not 0 for the rows
-    that came back short, and only for those S_E itself is kept.
+    that came back short, and only for those S_E itself is kept. Where nothing is missing, no rows
+    are read but those that are in one list and not in the other.
     """
 
     def __init__(self, embeddings: np.ndarray, exact: np.ndarray, lists: Sequence[np.ndarray]):

@@ -1,4 +1,4 @@
-"""Whether vectors can be worked with."""
+"""Vectors: whether they can be worked with, and about which origin."""
 
 import numpy as np
 
@@ -43,3 +43,32 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
             f"{name} go up to {largest:.3g}, and float32 cannot hold squared distances of that "
             "size: rescale them"
         )
+
+
+def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Vectors about their mean.
+
+    Distances do not depend on the origin, but what float32 rounds off in norms, products and sums
+    does: it grows with the norms, and the mean is the origin that makes them small.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (N, d)
+        The vectors; a memory map will do.
+    out : ndarray of float32, shape (N, d), optional
+        Where to put them: a new array without it; `embeddings` itself will do.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, d)
+        `out`. The differences are taken in double precision and rounded once.
+    """
+    n, d = embeddings.shape
+    blocks = row_blocks(n, bytes_per_row=d * 8)
+    mean = sum(embeddings[start:stop].sum(axis=0, dtype=np.float64) for start, stop in blocks) / n
+    out = np.empty((n, d), np.float32) if out is None else out
+    for start, stop in blocks:
+        # No matrix of doubles is made.
+        rows = slice(start, stop)
+        np.subtract(embeddings[rows], mean, out=out[rows], dtype=np.float64, casting="same_kind")
+    return out

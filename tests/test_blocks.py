@@ -1,12 +1,10 @@
 """Cutting rows into blocks, and going on with work that was interrupted."""
 
-import re
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drift import blocks
 from drift.blocks import row_blocks, run, sample_rows
 
 
@@ -120,26 +118,38 @@ def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("done, at_least", [({}, 20), ({"1": {}, "2": {}, "3": {}}, 5)])
-def test_long_work_is_announced_by_its_sample(done, at_least, capsys):
+@pytest.mark.parametrize("done, left", [((), 1), ("123", 1 / 4), ("1234", 0)])
+def test_the_estimate_is_the_second_time_of_a_sample_for_all_that_is_left(done, left, monkeypatch):
+    clock, computed = [0.0], []
+
     def compute(unit):
-        if unit == "sample":
-            time.sleep(0.06)
+        computed.append(unit)
+        clock[0] += 100 if len(computed) == 1 else 3  # the first opens what the second finds
 
-    run([1, 2, 3, 4], compute, lambda *_: None, Notes(done), "work", sample=("sample", 1 / 20_000))
+    monkeypatch.setattr(blocks.time, "perf_counter", lambda: clock[0])
+    journal = Notes({unit: {} for unit in done})
 
-    said = re.fullmatch(r"work: about (\d+) minutes\n", capsys.readouterr().out)
-    assert at_least <= int(said[1]) < 2 * at_least
+    seconds = blocks.estimate("1234", compute, journal, "sample", 1 / 50)
+
+    assert seconds == pytest.approx(3 * 50 * left)
+    assert computed == ["sample"] * (2 if left else 0)
+    assert journal.done == {unit: {} for unit in done}
 
 
-def test_short_and_finished_work_is_not_announced(capsys):
-    def compute(unit):
-        time.sleep(0.01)
+@pytest.mark.parametrize(
+    "seconds, said",
+    [
+        (29, ""),
+        (31, "work: about 1 minute\n"),
+        (60, "work: about 1 minute\n"),
+        (61, "work: about 2 minutes\n"),
+        (3599, "work: about 60 minutes\n"),
+    ],
+)
+def test_long_work_is_announced_in_whole_minutes(seconds, said, capsys):
+    blocks.announce(seconds, "work")
 
-    run([1, 2], compute, lambda *_: None, Notes(), "work", sample=(1, 0.5))
-    run([1], compute, lambda *_: None, Notes({"1": {}}), "work", sample=(1, 1e-9))
-
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == (said, "")
 
 
 def test_sample_of_rows():

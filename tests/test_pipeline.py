@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from drift import metrics
+from drift import blocks, metrics
 from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, shell
 
 
@@ -207,6 +208,30 @@ def test_damaged_results_are_refused_with_the_script_to_run(results, drive):
     assert "up to date" not in out
 
 
+@pytest.mark.parametrize(
+    ("script", "args", "label"),
+    [("03_exact_knn.py", ["--k-max", str(K)], "exact neighbors"), ("05_metrics.py", [], "3 runs")],
+)
+def test_a_long_stage_says_beforehand_how_long(script, args, label, results, drive, monkeypatch):
+    # A row is said to be so small a share of the work that all of it takes hours.
+    monkeypatch.setattr(blocks, "sample_rows", lambda n_rows: ((0, 1), 1e-8))
+    status, out, _ = drive(script, *args, "--force", results=results)
+    assert status == 0
+    assert re.match(rf"{label}: about \d+ minutes\n", out)
+
+
+def test_a_table_over_different_grids_has_a_column_for_each_k(results, drive):
+    args = ("--runs", "faiss:30", "--k-min", "15", "--k-step", "20", "--k-max", "35")
+    assert drive("04_hnsw_search.py", *args, results=results)[0] == 0
+    _, out, _ = drive("05_metrics.py", results=results)
+    table = [line.split() for line in out[out.index("curves in") :].splitlines()[1:]]
+    ks = [10, 15, 20, 30, 35, 40]
+    names = [f"{name}@{k}" for name in ("overlap", "LID%") for k in ks]
+    assert table[0][: 2 + len(names)] == ["run", *names, "found@40"]
+    shorter = next(row for row in table if row[0] == "faiss_M32_efc200_ef30")
+    assert [cell == "-" for cell in shorter[1:7]] == [k not in (15, 35) for k in ks]
+
+
 def test_runs_accumulate_are_left_out_and_cleared(results, drive):
     status, _, _ = drive("04_hnsw_search.py", "--runs", "faiss:7", "--seed", "3", results=results)
     assert status == 0
@@ -346,6 +371,18 @@ def test_lists_of_another_system_get_the_same_tables(finished, tmp_path, drive):
     assert set(pd.read_parquet(results / "05_curves.parquet")["k"]) == set(GRID)
 
 
+def test_lists_that_were_replaced_are_not_drawn(finished, tmp_path, drive):
+    files, flags = lists_of_another_system(finished, tmp_path)
+    results = tmp_path / "results"
+    assert drive("05_metrics.py", *flags, results=results)[0] == 0
+    np.save(tmp_path / "ann_ids.npy", files["ann_ids"][:, ::-1])
+    status, _, err = drive("06_plots.py", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "ann_ids.npy" in err and "run 05_metrics.py again" in err
+    (tmp_path / "ann_ids.npy").unlink()  # what was measured is as good as it was
+    assert drive("06_plots.py", results=results)[0] == 0
+
+
 @pytest.mark.parametrize(("ids", "lengths"), [("u4", "<f8"), ("u8", ">f4"), (">i8", ">f8")])
 def test_lists_of_another_system_in_other_types(ids, lengths, finished, tmp_path, drive):
     files, flags = lists_of_another_system(finished, tmp_path)
@@ -378,6 +415,9 @@ FAULTS = [
     ("distances", lambda a: a[:, ::-1], "row 0 has distances that do not ascend"),
     ("distances", lambda a: change(a, (7, 3), np.nan), "row 7 has a distance that is not a number"),
     ("distances", lambda a: change(a, (7, 0), -1), "row 7 has a distance that is not a number or"),
+    ("distances", lambda a: a**2, "Euclidean, not squared"),
+    ("ann_distances", lambda a: a**2, "Euclidean, not squared"),
+    ("x", lambda a: 3 * a, "contradict the embeddings"),
     ("x", lambda a: a[0], "shape (N, d)"),
     ("x", lambda a: a * 1e30, "rescale"),
     ("x", lambda a: a * 1e-30, "rescale"),
@@ -430,6 +470,25 @@ def test_bad_input_ends_in_one_line_and_loses_nothing(script, args, said, finish
     assert (status, err.count("\n")) == (2, 1)
     assert said in err
     assert contents(finished, ".npy", ".parquet", ".json", ".png", ".html") == before
+
+
+def test_nothing_depends_on_the_origin(finished, tmp_path, drive):
+    # Steps of 1/1024, so that nothing is rounded where they are added to a thousand.
+    x = np.round(1024 * np.load(finished / "02_embeddings.npy")) / np.float32(1024)
+    tables = []
+    for offset in (0, 1000):
+        np.save(tmp_path / "x.npy", x + np.float32(offset))
+        results = tmp_path / f"results-{offset}"
+        for script, *args in [
+            ("02_embed_resnet50.py", "--from-file", tmp_path / "x.npy"),
+            ("03_exact_knn.py", "--k-max", "40"),
+            ("04_hnsw_search.py", "--runs", "faiss:5", "--m", "4"),
+            ("05_metrics.py",),
+        ]:
+            assert drive(script, *args, results=results)[0] == 0
+        tables.append(pd.read_parquet(results / "05_per_query.parquet"))
+    assert (tables[0]["overlap"] < 1).mean() > 0.1
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 
 
 def test_embeddings_that_are_not_finite_are_refused(results, drive):

@@ -1,0 +1,86 @@
+"""Neighbor lists that come from elsewhere."""
+
+import faiss
+import numpy as np
+import pytest
+
+from drift import InputError
+from drift.lists import Pair, check_lists
+
+
+def lists(n=200, d=20, k=15, scale=1.0, queries=40):
+    """Vectors, and the neighbors of points that are none of them."""
+    rng = np.random.default_rng(0)
+    x = (scale * rng.normal(size=(n, d))).astype(np.float32)
+    points = (scale * rng.normal(size=(queries, d))).astype(np.float32)
+    squared, indices = faiss.knn(points, x, k)
+    return x, points, indices, np.sqrt(squared)
+
+
+def check(indices, distances, x, missing=False):
+    check_lists(indices, distances, x, "--exact-lists", missing)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
+def test_lists_of_points_that_are_no_rows_pass(scale):
+    x, _, indices, distances = lists(scale=scale)
+    check(indices, distances, x)
+    check(indices, distances.astype(np.float16 if scale == 1 else np.float64), x)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.05, 10, 1e3])
+def test_squared_distances_are_no_distances(scale):
+    x, _, indices, distances = lists(scale=scale)
+    with pytest.raises(InputError, match="Euclidean, not squared"):
+        check(indices, distances**2, x)
+
+
+def test_squares_that_could_be_distances_are_known_where_the_queries_are_the_rows():
+    x, _, _, _ = lists(scale=0.4)
+    squared, indices = faiss.knn(x, x, 16)
+    squared, indices = squared[:, 1:], indices[:, 1:]
+    check(indices, np.sqrt(squared), x)
+    # Distances are from 1.5 to 1.9, their squares from 2.3 to 3.6: some point has such distances.
+    check(indices[1:], squared[1:], x)
+    with pytest.raises(InputError, match="Euclidean, not squared"):
+        check(indices, squared, x)
+    # As many queries as rows, but others: nothing is wrong with those.
+    x, _, indices, distances = lists(queries=200)
+    check(indices, distances, x)
+
+
+def test_distances_of_other_vectors_are_known():
+    x, _, indices, distances = lists()
+    with pytest.raises(InputError, match="contradict the embeddings"):
+        check(indices, distances, 3 * x)
+
+
+def test_distances_that_a_quantizer_approximates_pass():
+    x, points, _, _ = lists(n=2000, queries=300)
+    index = faiss.index_factory(x.shape[1], "PQ10x8")
+    index.train(x)
+    index.add(x)
+    squared, indices = index.search(points, 10)
+    check(indices, np.sqrt(squared), x, missing=True)
+
+
+def test_rows_with_a_single_neighbor_and_none_pass():
+    x, _, indices, distances = lists(k=3)
+    for count in (0, 1):
+        indices[:, count:], distances[:, count:] = -1, np.inf
+        check(indices, distances, x, missing=True)
+        indices[:], distances[:] = lists(k=3)[2:]
+
+
+def test_files_of_any_whole_numbers_and_floats_are_read_by_rows(tmp_path):
+    _, _, indices, distances = lists(k=8)
+    pair = Pair(tmp_path / "ids.npy", tmp_path / "distances.npy")
+    for ids, lengths in (("i4", "f4"), ("u2", "f2"), (">i8", ">f8")):
+        np.save(pair.indices, indices.astype(ids))
+        np.save(pair.distances, distances.astype(lengths))
+        read = pair.read(5, 9, 3)
+        assert read[0].dtype in (np.int32, np.int64)
+        assert read[1].dtype.isnative
+        np.testing.assert_array_equal(read[0], indices[5:9, :3])
+        np.testing.assert_allclose(read[1], distances[5:9, :3], rtol=1e-3)
+    assert pair.read(0, 40)[0].shape == (40, 8)
