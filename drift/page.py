@@ -177,7 +177,7 @@ def table(frame: pd.DataFrame) -> str:
     )
     rows = []
     for first, *cells in frame.itertuples(index=False, name=None):
-        row = f'<th scope="row">{_breakable(_cell(first))}</th>'
+        row = f'<th scope="row">{html.escape(_cell(first))}</th>'
         rows.append(f"<tr>{row}{''.join(map(_td, cells))}</tr>")
     return (
         '<div class="scroll" tabindex="0"><table>'
@@ -258,8 +258,9 @@ def _cell(value: Any) -> str:
 def _td(value: Any) -> str:
     if not isinstance(value, str):
         return f"<td>{html.escape(_cell(value))}</td>"
-    kind = ' class="words long"' if len(value) > LONG else _WORDS
-    return f"<td{kind}>{_breakable(value)}</td>"
+    if len(value) > LONG:
+        return f'<td class="words long">{_breakable(value)}</td>'
+    return f"<td{_WORDS}>{html.escape(value)}</td>"
 
 
 def _breakable(text: str) -> str:

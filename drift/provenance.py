@@ -1,7 +1,8 @@
 """What was run, with which parameters and packages, and how long it took: from the manifests."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,25 @@ def extent(manifests: Mapping[str, Mapping[str, Any]]) -> str:
         for manifest in manifests.values()
         for name, entry in manifest["outputs"].items()
     }
-    words = []
+    runs = len(manifests["05_metrics"]["parameters"]["runs"])
     if "02_embeddings.npy" in shapes:
-        words.append("{:,} embeddings of {:,} dimensions".format(*shapes["02_embeddings.npy"]))
-        words.append("{:,} queries".format(*shapes["03_queries.npy"]))
-    words.append(f"{len(manifests['05_metrics']['parameters']['runs'])} runs")
-    return f"{', '.join(words)}; {seconds:,.0f} seconds in all."
+        embeddings, queries = shapes["02_embeddings.npy"], shapes["03_queries.npy"]
+    else:
+        # Lists of another system: ids of the exact ones first, embeddings last.
+        queries, *_, embeddings = (entry["shape"] for entry in _given(manifests).values())
+    return (
+        "{:,} embeddings of {:,} dimensions, ".format(*embeddings)
+        + f"{queries[0]:,} queries, {runs} run{'s' * (runs > 1)}; {seconds:,.0f} seconds in all."
+    )
+
+
+def given_files(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The user's own files that were measured, in the order of the command line."""
+    rows = [
+        (Path(name).name, _times(entry["shape"]), entry["dtype"], _said(entry["sha256"]))
+        for name, entry in _given(manifests).items()
+    ]
+    return pd.DataFrame(rows, columns=["file", "shape", "dtype", "sha256"])
 
 
 def facts(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -37,7 +51,7 @@ def facts(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         said = {key: value for key, value in manifest["parameters"].items() if key != "runs"}
         text = ", ".join(f"{key} {_said(value)}" for key, value in said.items())
         made = [
-            f"{name} {' x '.join(f'{n:,}' for n in entry['shape'])}"
+            f"{name} {_times(entry['shape'])}"
             for name, entry in manifest["outputs"].items()
             if entry["shape"] and "/" not in name
         ]
@@ -90,6 +104,16 @@ def speeds(manifest: Mapping[str, Any]) -> pd.Series:
     return pd.Series(
         {int(k): number for k, number in manifest["queries_per_second"].items()}
     ).sort_index()
+
+
+def _given(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Inputs of the measurements that no stage wrote: they have an absolute path."""
+    inputs = manifests["05_metrics"]["inputs"]
+    return {name: entry for name, entry in inputs.items() if Path(name).is_absolute()}
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(f"{n:,}" for n in shape)
 
 
 def _said(value: Any) -> str:

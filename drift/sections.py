@@ -36,6 +36,9 @@ def what_was_run(
     pieces.append(page.headed("Stages", page.table(provenance.facts(manifests))))
     if searched:
         pieces.append(page.headed("Searches", page.table(provenance.searches(searched, labels))))
+    else:
+        given = page.table(provenance.given_files(manifests))
+        pieces.append(page.headed("Lists of another system, and the vectors", given))
     pieces.append(page.headed("Versions", page.paragraph(provenance.versions(manifests))))
     return Section("What was run", pieces)
 

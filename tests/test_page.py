@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from drift import page, report
 from drift.artifacts import manifest_hash
-from tests.conftest import GRID, RUNS, shell
+from tests.conftest import GRID, RUNS, K, N, shell
 from tests.test_pipeline import lists_of_another_system
 
 CHROMIUM = next(
@@ -284,7 +284,10 @@ def test_lists_of_another_system_get_a_page(finished, tmp_path, drive, visit):
     assert "left out: Images and gallery (lists of another system" in out
     path = results / "06_report.html"
     check_opened(path, *visit(path, 390))
-    assert str(tmp_path) not in path.read_text(), "the page tells nobody where its maker works"
+    html = path.read_text()
+    assert f"{N} embeddings of 1,280 dimensions, {N} queries, 1 run;" in html
+    assert f'>ann_ids.npy</th><td class="words">{N} x {K}</td>' in html
+    assert str(tmp_path) not in html, "the page tells nobody where its maker works"
 
 
 @pytest.mark.parametrize(
