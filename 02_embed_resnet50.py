@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, cluster, embedding, stage
+from drift import InputError, backbones, blocks, cluster, embedding, stage
 from drift.artifacts import Results, content_hash, load_array
 from drift.draft import Draft
-from drift.vectors import check_embeddings
+from drift.vectors import check_embeddings, to_float32
 
 STAGE = "02_embeddings"
 
@@ -37,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
     source.add_argument(
         "--model",
         default="resnet50",
-        help=f"network: {embedding.LITE0}, or any classification model of torchvision by its name",
+        help=f"network: {backbones.LITE0}, or any classification model of torchvision by its name",
     )
     source.add_argument(
         "--from-file",
@@ -53,10 +53,10 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--resize",
-        type=stage.integer(embedding.CROP, 4096),
+        type=stage.integer(backbones.CROP, 4096),
         default=embedding.RESIZE,
         metavar="PIXELS",
-        help=f"short side to which an image is resized, before its center of {embedding.CROP} is "
+        help=f"short side to which an image is resized, before its center of {backbones.CROP} is "
         "cut; the recipe of IMAGENET1K_V2 has 232",
     )
     parser.add_argument("--device", choices=embedding.DEVICES, default="auto", help="where to")
@@ -119,8 +119,8 @@ class Embed(blocks.Portable):
         resize: int,
     ):
         self.images = load_array(images)
-        found = embedding.find_weights(model, weights, seed)
-        backbone = embedding.load(model, found)
+        found = backbones.find_weights(model, weights, seed)
+        backbone = backbones.load(model, found)
         device = embedding.choose_device(device)
         self.extract = embedding.Extractor(
             backbone, batch_size, device, precision, compiled, resize
@@ -137,7 +137,7 @@ class Convert(blocks.Portable):
         self.given = load_array(path)
 
     def __call__(self, rows: tuple[int, int]) -> np.ndarray:
-        return embedding.to_float32(self.given, *rows)
+        return to_float32(self.given, *rows)
 
 
 # From the arguments: parameters, inputs, and a function that opens the source of the embeddings.
@@ -148,14 +148,14 @@ Plan = tuple[dict[str, Any], dict[str, Any], Callable[[], Source]]
 
 
 def plan_network(args: argparse.Namespace, results: Results) -> Plan:
-    weights = embedding.find_weights(args.model, args.weights, args.seed)
+    weights = backbones.find_weights(args.model, args.weights, args.seed)
     device = embedding.choose_device(args.device)
     batch_size = args.batch_size or embedding.BATCH_SIZE[device]
     parameters = {
         "model": args.model,
         "weights": weights.identity,
         "resize": args.resize,
-        "crop": embedding.CROP,
+        "crop": backbones.CROP,
         "device": device,
         "precision": args.precision,
         "compile": args.compile,
@@ -164,7 +164,7 @@ def plan_network(args: argparse.Namespace, results: Results) -> Plan:
 
     def load() -> Source:
         if not weights.trained:
-            print(f"warning: {embedding.RANDOM_IS_GOOD_FOR}", file=sys.stderr)
+            print(f"warning: {backbones.RANDOM_IS_GOOD_FOR}", file=sys.stderr)
         images = results.path("01_images.npy").absolute()
         of_a_file = args.weights is not None and weights.file is not None
         embed = Embed(

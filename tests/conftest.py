@@ -1,7 +1,9 @@
 """What the tests that run the scripts share."""
 
+import builtins
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +63,60 @@ def drive(capsys, monkeypatch):
         return run(script, *args, results=results, capsys=capsys, monkeypatch=monkeypatch)
 
     return call
+
+
+# Of the networks. What takes seconds to import is imported in the fixtures: most tests need none.
+
+
+@pytest.fixture(scope="session")
+def crops():
+    """Seven crops of photographs, uint8 (7, 96, 96, 3)."""
+    from drift.images import photo_crops
+
+    return photo_crops(7, seed=11).read(0, 7)
+
+
+@pytest.fixture(scope="session")
+def efficientnet():
+    from tests.networks import load
+
+    return load("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory):
+    """A state-dict file of ResNet-50 that was never trained."""
+    from tests.networks import save_random_resnet
+
+    path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
+    save_random_resnet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def random_resnet(random_weights):
+    from tests.networks import load
+
+    return load("resnet50", random_weights)
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """Nothing can be fetched, and nothing lies in torch's cache."""
+
+    def refuse(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+class Malicious:
+    """A pickle that runs a program of its author when it is loaded."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return (builtins.exec, (f"open({str(self.victim)!r}, 'w').close()",))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from drift import InputError, blocks, cluster, embedding
+from drift import InputError, backbones, blocks, cluster, embedding
 from tests.conftest import PIPELINE, ROOT, shell
 from tests.test_blocks import Notes
 from tests.test_pipeline import contents
@@ -322,8 +322,8 @@ def test_a_block_that_kills_its_worker_is_one_line(address, tmp_path):
 
 @pytest.mark.parametrize("n", [8, 3])
 def test_features_do_not_depend_on_the_threads(n):
-    weights = embedding.find_weights(embedding.LITE0)
-    extract = embedding.Extractor(embedding.load(embedding.LITE0, weights), 8)
+    weights = backbones.find_weights(backbones.LITE0)
+    extract = embedding.Extractor(backbones.load(backbones.LITE0, weights), 8)
     images = np.random.default_rng(0).integers(0, 256, (n, 96, 96, 3), np.uint8)
     threads = torch.get_num_threads()
     features = []

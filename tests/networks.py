@@ -1,0 +1,31 @@
+"""Load a network, prepare images for it, embed them: in a line each, for the tests."""
+
+import torch
+from torch import nn
+from torchvision.models import resnet50
+
+from drift import backbones, embedding
+
+
+def load(model, weights=None, seed=0):
+    chosen = backbones.find_weights(model, None if weights is None else str(weights), seed)
+    return backbones.load(model, chosen)
+
+
+def prepare(pixels, backbone, **settings):
+    return embedding.preprocess(torch.from_numpy(pixels), backbone, **settings)
+
+
+def embed(pixels, backbone, **settings):
+    return embedding.Extractor(backbone, **settings)(pixels)
+
+
+def save_random_resnet(path):
+    torch.manual_seed(0)
+    network = resnet50()
+    # Running means and variances of their own, so that batch and running statistics differ.
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            nn.init.uniform_(layer.running_var, 0.8, 1.2)
+    torch.save(network.state_dict(), path)
