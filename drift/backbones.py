@@ -4,6 +4,8 @@ import difflib
 import hashlib
 import re
 import sys
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,7 +148,7 @@ def load(model: str, weights: Weights) -> Backbone:
             preset = (weights.named or models.get_model_weights(model)["DEFAULT"]).transforms()
             mean, std = tuple(preset.mean), tuple(preset.std)
     if weights.file is not None:
-        _load_state_dict(network, weights.file)
+        _load_state_dict(network, model, weights.file)
     if model == LITE0:
         _use_plain_convolutions(network)
     dim = _cut_classifier(network)
@@ -181,23 +183,76 @@ def _build(model: str, named: models.WeightsEnum | None) -> nn.Module:
         ) from error
 
 
-def _load_state_dict(network: nn.Module, path: Path) -> None:
-    """Load weights from a file, running no code in it."""
+def _load_state_dict(network: nn.Module, model: str, path: Path) -> None:
+    """Load the weights of a model from a file."""
+    # The files of DenseNet name their layers as Python 2 allowed it: norm.1 for norm1.
+    state = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): value
+        for name, value in _read_state_dict(path).items()
+    }
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        # The files of DenseNet name their layers as Python 2 allowed it: norm.1 for norm1.
-        state = {
-            re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): value
-            for name, value in state.items()
-        }
         network.load_state_dict(state)
+    except RuntimeError as error:
+        difference = _difference(state, network.state_dict())
+        raise InputError(f"{path} is not of {model}: {difference}") from error
+
+
+def _read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
+    """The names and tensors in a file, of which no code is run."""
+    none_here = (
+        f"{path} holds no state dict that torch can read: write one with "
+        "torch.save(model.state_dict(), FILE)"
+    )
+    try:
+        # Some files torch does not only refuse, but also warns of.
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever the unpickler trips over in bytes that are no pickle
-        first_line = (str(error).strip().splitlines() or ["it is empty"])[0]
-        raise InputError(
-            f"{path} does not hold the weights of this network as a state dict ({first_line})"
-        ) from error
+        raise InputError(none_here) from error
+    if _is_state_dict(content):
+        return content
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(key, str) and _is_state_dict(value):
+            raise InputError(
+                f"{path} holds a state dict only under {key!r}: write that one to a file of its "
+                f"own, with torch.save(checkpoint[{key!r}], FILE)"
+            )
+    raise InputError(none_here)
+
+
+def _is_state_dict(content: object) -> bool:
+    """Whether this maps names to tensors."""
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) for name in content)
+        and all(isinstance(value, torch.Tensor) for value in content.values())
+    )
+
+
+def _difference(given: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """In what a state dict is not the one expected: the first of each kind, on one line."""
+    lacking = [
+        repr(name)
+        for name in expected
+        # Old files do not count the batches, and torch does without.
+        if name not in given and not name.endswith(".num_batches_tracked")
+    ]
+    unknown = [repr(name) for name in given if name not in expected]
+    misshapen = [
+        f"{name!r} of shape {tuple(given[name].shape)}, not {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    kinds = {"it lacks": lacking, "the network has no": unknown, "it has": misshapen}
+    found = [
+        f"{what} {items[0]}" + (f" (and {len(items) - 1} more)" if len(items) > 1 else "")
+        for what, items in kinds.items()
+        if items
+    ]
+    return "; ".join(found) or "torch cannot copy its values"  # sparse ones, for instance
 
 
 def _cut_classifier(network: nn.Module) -> int:

@@ -168,29 +168,19 @@ def write_a_whole_network(path):
     torch.save(resnet18(), path)
 
 
-def write_another_network(path):
-    torch.save(resnet18().state_dict(), path)
+def write_an_empty_dict(path):
+    torch.save({}, path)
 
 
-def write_a_checkpoint(path):
-    torch.save({"epoch": 3, "state_dict": resnet50().state_dict()}, path)
-
-
-def write_a_state_dict_without_a_layer(path):
-    state = resnet50().state_dict()
-    del state["layer4.2.conv3.weight"]
-    torch.save(state, path)
-
-
-def write_another_number_of_classes(path):
-    torch.save(resnet50(num_classes=10).state_dict(), path)
+def write_named_numbers(path):
+    torch.save({"conv1.weight": torch.ones(2), "epoch": 3}, path)
 
 
 def write_a_torn_pickle(path):
     path.write_bytes(b"(")
 
 
-NO_WEIGHTS = (
+NO_STATE_DICT = (
     write_nothing,
     write_text,
     write_a_page,
@@ -202,30 +192,139 @@ NO_WEIGHTS = (
     write_a_list,
     write_numbered_tensors,
     write_a_whole_network,
-    write_another_network,
-    write_a_checkpoint,
-    write_a_state_dict_without_a_layer,
-    write_another_number_of_classes,
+    write_an_empty_dict,
+    write_named_numbers,
     write_a_torn_pickle,
 )
 
 
 def refused(model, path):
     """The message, on one line, with which a weights file is refused."""
-    with pytest.raises(ValueError, match=path.name) as caught:
+    with pytest.raises(InputError, match=path.name) as caught:
         load(model, path)
     message = str(caught.value)
-    assert str(path) in message
+    assert message.startswith((f"{path} ", f"--weights {path} "))
     assert "\n" not in message
     return message
 
 
-@pytest.mark.parametrize("write", NO_WEIGHTS)
-def test_file_that_does_not_hold_the_weights_is_refused(write, tmp_path):
+@pytest.mark.parametrize("write", NO_STATE_DICT)
+def test_file_that_holds_no_state_dict_is_refused(write, tmp_path, recwarn):
     path = tmp_path / "weights.pth"
     write(path)
+    recwarn.clear()
 
-    refused("resnet50", path)
+    assert refused("resnet18", path) == (
+        f"{path} holds no state dict that torch can read: write one with "
+        "torch.save(model.state_dict(), FILE)"
+    )
+    assert not recwarn.list, "torch warns of it besides"
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_state_dict_inside_a_checkpoint_is_found_but_not_taken(key, tmp_path):
+    path = tmp_path / "weights.pth"
+    optimizer = {"state": {}, "param_groups": [{"lr": 0.1}]}
+    torch.save({"epoch": 3, "optimizer": optimizer, key: resnet18().state_dict()}, path)
+
+    message = refused("resnet18", path)
+    assert f"only under '{key}'" in message
+    assert f"torch.save(checkpoint['{key}'], FILE)" in message
+
+
+@pytest.mark.parametrize("error", [PermissionError, MemoryError])
+def test_file_that_cannot_be_opened_is_not_said_to_be_of_another_kind(error, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise error("not now")
+
+    path = tmp_path / "weights.pth"
+    write_text(path)
+    monkeypatch.setattr(torch, "load", refuse)
+
+    with pytest.raises(error, match="not now"):
+        load("resnet18", path)
+
+
+def another_network():
+    return models.squeezenet1_1().state_dict()
+
+
+def without_a_layer():
+    state = resnet18().state_dict()
+    del state["layer4.1.conv2.weight"]
+    return state
+
+
+def with_a_layer_too_many():
+    return resnet18().state_dict() | {"two\nlines": torch.ones(2)}
+
+
+def of_several_devices():
+    """The names that torch's DataParallel gives."""
+    return {f"module.{name}": value for name, value in resnet18().state_dict().items()}
+
+
+def of_ten_classes():
+    return resnet18(num_classes=10).state_dict()
+
+
+def of_ten_classes_and_old():
+    """As torch wrote it before 0.4.1, which such a file alone is no reason to refuse."""
+    state = of_ten_classes().items()
+    return {name: value for name, value in state if not name.endswith("num_batches_tracked")}
+
+
+def sparse():
+    state = resnet18().state_dict()
+    return state | {"fc.weight": state["fc.weight"].to_sparse()}
+
+
+ANOTHER_SHAPE = "it has 'fc.weight' of shape (10, 512), not (1000, 512) (and 1 more)"
+OTHERS = [
+    (
+        another_network,  # 62 parameters, and 20 means and variances
+        "it lacks 'conv1.weight' (and 101 more); "
+        "the network has no 'features.0.weight' (and 51 more)",
+    ),
+    (without_a_layer, "it lacks 'layer4.1.conv2.weight'"),
+    (with_a_layer_too_many, r"the network has no 'two\nlines'"),
+    (
+        of_several_devices,
+        "it lacks 'conv1.weight' (and 101 more); "
+        "the network has no 'module.conv1.weight' (and 121 more)",
+    ),
+    (of_ten_classes, ANOTHER_SHAPE),
+    (of_ten_classes_and_old, ANOTHER_SHAPE),
+    (sparse, "torch cannot copy its values"),
+]
+
+
+@pytest.mark.parametrize(("state", "difference"), OTHERS)
+def test_state_dict_of_another_network_is_refused(state, difference, tmp_path, recwarn):
+    path = tmp_path / "weights.pth"
+    torch.save(state(), path)
+    recwarn.clear()
+
+    assert refused("resnet18", path) == f"{path} is not of resnet18: {difference}"
+    assert not recwarn.list, "torch warns of it besides"
+
+
+def test_state_dict_lacks_a_layer_and_has_another_shape(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(resnet18().state_dict(), path)
+
+    message = refused("resnet50", path)
+    assert "of resnet50: it lacks 'layer1.0.conv3.weight' (and " in message
+    assert "it has 'layer1.0.conv1.weight' of shape (64, 64, 3, 3), not (64, 64, 1, 1) (" in message
+
+
+def test_old_state_dict_that_does_not_count_batches_is_taken(tmp_path):
+    state = resnet18().state_dict()
+    old = {name: state[name] for name in state if not name.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "weights.pth")
+
+    loaded = load("resnet18", tmp_path / "weights.pth").network.state_dict()
+    torch.testing.assert_close(loaded["conv1.weight"], state["conv1.weight"])
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -239,7 +338,7 @@ def test_program_inside_a_weights_file_is_not_run(model, new_format, tmp_path):
     assert victim.exists(), "the test's own program does not work"
     victim.unlink()
 
-    refused(model, path)
+    assert "holds no state dict" in refused(model, path)
     assert not victim.exists()
 
 
@@ -248,7 +347,7 @@ def test_program_inside_a_plain_pickle_is_not_run(tmp_path):
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps(Malicious(victim)))
 
-    refused("resnet50", path)
+    assert "holds no state dict" in refused("resnet50", path)
     assert not victim.exists()
 
 
