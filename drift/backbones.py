@@ -214,7 +214,7 @@ def _read_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
     if _is_state_dict(content):
         return content
     for key, value in content.items() if isinstance(content, Mapping) else ():
-        if isinstance(key, str) and _is_state_dict(value):
+        if _is_state_dict(value):
             raise InputError(
                 f"{path} holds a state dict only under {key!r}: write that one to a file of its "
                 f"own, with torch.save(checkpoint[{key!r}], FILE)"
