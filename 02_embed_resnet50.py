@@ -25,7 +25,7 @@ import pandas as pd
 from drift import InputError, backbones, blocks, cluster, embedding, stage
 from drift.artifacts import Results, content_hash, load_array
 from drift.draft import Draft
-from drift.vectors import check_embeddings, to_float32
+from drift.vectors import check_embeddings, rounding_to_float32, to_float32
 
 STAGE = "02_embeddings"
 
@@ -196,6 +196,13 @@ def plan_import(args: argparse.Namespace, results: Results) -> Plan:
     rows_at_once = max(1, (64 << 20) // (dim * given.itemsize))
 
     def load() -> Source:
+        moved = rounding_to_float32(given)
+        if moved > 1e-4:
+            print(
+                f"warning: rounding to float32 moves the vectors by {moved:.1g} of their distance "
+                f"from their mean: subtract the mean before they are saved in {args.from_file}",
+                file=sys.stderr,
+            )
         path = args.from_file.absolute()
         return n, dim, rows_at_once, [path], Convert(path)
 

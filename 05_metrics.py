@@ -50,9 +50,10 @@ class Measure(blocks.Portable):
 
     @functools.cached_property
     def centered(self) -> np.ndarray:
-        """The vectors about their mean, in the memory of the map: it is copy-on-write."""
-        given = np.ascontiguousarray(load_array(self.vectors), np.float32)
-        return center(given, out=given)
+        """The vectors about their mean, in the memory of the map where they fit: it is a copy."""
+        given = load_array(self.vectors)
+        fits = given.dtype == np.float32 and given.flags.c_contiguous
+        return center(given, out=given if fits else None)
 
     def __call__(self, unit: Unit) -> dict[str, np.ndarray]:
         run, start, stop = unit

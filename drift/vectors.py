@@ -75,6 +75,33 @@ def to_float32(embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
     return converted
 
 
+def rounding_to_float32(embeddings: np.ndarray) -> float:
+    """By how much rounding to float32 moves vectors, as a share of their distance from the mean.
+
+    Parameters
+    ----------
+    embeddings : ndarray of any floating type, shape (N, d)
+        The vectors; a memory map will do.
+
+    Returns
+    -------
+    float
+        The ratio of the two, each the root of the mean square over the vectors. It is about 1e-8
+        for vectors about the origin, and grows with the distance of their mean from it.
+    """
+    if embeddings.dtype.itemsize <= 4:
+        return 0.0
+    mean = _mean(embeddings)
+    moved = spread = size = 0.0
+    for rows in _slices(embeddings):
+        block = embeddings[rows]
+        moved += float(np.square(block - block.astype(np.float32)).sum())
+        spread += float(np.square(block - mean).sum())
+        size += float(np.square(block).sum())
+    # Of a single point, however often, there is no spread but the rounding of doubles.
+    return (moved / spread) ** 0.5 if spread > 1e-30 * size else 0.0
+
+
 def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Vectors about their mean.
 
@@ -83,7 +110,7 @@ def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    embeddings : ndarray of float32, shape (N, d)
+    embeddings : ndarray of any floating type, shape (N, d)
         The vectors; a memory map will do.
     out : ndarray of float32, shape (N, d), optional
         Where to put them: a new array without it; `embeddings` itself will do.
@@ -93,12 +120,19 @@ def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     ndarray of float32, shape (N, d)
         `out`. The differences are taken in double precision and rounded once.
     """
-    n, d = embeddings.shape
-    blocks = row_blocks(n, bytes_per_row=d * 8)
-    mean = sum(embeddings[start:stop].sum(axis=0, dtype=np.float64) for start, stop in blocks) / n
-    out = np.empty((n, d), np.float32) if out is None else out
-    for start, stop in blocks:
+    mean = _mean(embeddings)
+    out = np.empty(embeddings.shape, np.float32) if out is None else out
+    for rows in _slices(embeddings):
         # No matrix of doubles is made.
-        rows = slice(start, stop)
         np.subtract(embeddings[rows], mean, out=out[rows], dtype=np.float64, casting="same_kind")
     return out
+
+
+def _mean(embeddings: np.ndarray) -> np.ndarray:
+    sums = (embeddings[rows].sum(axis=0, dtype=np.float64) for rows in _slices(embeddings))
+    return sum(sums) / len(embeddings)
+
+
+def _slices(embeddings: np.ndarray) -> list[slice]:
+    n, d = embeddings.shape
+    return [slice(*rows) for rows in row_blocks(n, bytes_per_row=d * 8)]

@@ -491,6 +491,16 @@ def test_nothing_depends_on_the_origin(finished, tmp_path, drive):
     pd.testing.assert_frame_equal(*tables, rtol=1e-5, atol=1e-6)
 
 
+def test_digits_that_float32_cannot_hold_are_warned_of(tmp_path, drive):
+    x = np.random.default_rng(0).standard_normal((50, 8))
+    for offset, warned in ((0, False), (1e6, True)):
+        np.save(tmp_path / "x.npy", x + offset)
+        args = ("--from-file", tmp_path / "x.npy")
+        status, _, err = drive("02_embed_resnet50.py", *args, results=tmp_path / "results")
+        assert (status, "warning: rounding to float32" in err) == (0, warned)
+        assert err.count("\n") == warned
+
+
 def test_embeddings_that_are_not_finite_are_refused(results, drive):
     from drift.artifacts import Results
     from drift.draft import Draft

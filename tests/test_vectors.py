@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere: which are taken, and which are refused."""
+"""Embeddings made elsewhere: which are taken, what rounding does to them, and their origin."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import pytest
 
 from drift import InputError
 from drift.artifacts import load_array
-from drift.vectors import check_embeddings, to_float32
+from drift.vectors import center, check_embeddings, rounding_to_float32, to_float32
 from tests.conftest import Malicious
 
 
@@ -84,3 +84,42 @@ def test_row_that_is_no_embedding_is_named(value, why, given):
     with pytest.raises(InputError, match=f"row 17 .*{why}"):
         to_float32(given, 10, 30)
     to_float32(given, 21, 50)
+
+
+@pytest.mark.parametrize("dtype", ["<f8", "<f4", ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("rows", [1, 50, 5000])  # the last ones are more than one block
+def test_centered_vectors_are_rounded_once(dtype, order, rows):
+    given = 100 + np.random.default_rng(0).standard_normal((rows, 2000 if rows == 5000 else 6))
+    given = np.asarray(given, dtype=dtype, order=order)
+    before = given.copy()
+    expected = (given.astype(np.float64) - given.mean(axis=0, dtype=np.float64)).astype(np.float32)
+
+    centered = center(given)
+
+    assert (centered.dtype, centered.flags.c_contiguous) == (np.float32, True)
+    # Means that were summed in another order differ in their last bits.
+    np.testing.assert_allclose(centered, expected, rtol=2.0**-23, atol=1e-11)
+    np.testing.assert_array_equal(given, before)
+
+
+def test_vectors_can_be_centered_where_they_are(given):
+    vectors = given.astype(np.float32)
+    expected = center(vectors)
+
+    assert center(vectors, out=vectors) is vectors
+    np.testing.assert_array_equal(vectors, expected)
+
+
+def test_rounding_is_a_share_of_the_distance_from_the_mean(given):
+    offset = 1e5
+    shifted = given + offset
+    moved = np.linalg.norm(shifted - shifted.astype(np.float32))
+
+    share = rounding_to_float32(shifted)
+
+    assert share == pytest.approx(moved / np.linalg.norm(given - given.mean(axis=0)), rel=1e-6)
+    assert rounding_to_float32(7 * shifted) == pytest.approx(share, rel=0.5)
+    assert rounding_to_float32(given) < 1e-7
+    assert rounding_to_float32(shifted.astype(np.float32)) == 0
+    assert rounding_to_float32(np.full((3, 2), 0.1)) == 0, "one point, wherever it is"
