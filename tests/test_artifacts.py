@@ -672,6 +672,15 @@ def test_draft_survives_a_torn_last_line_of_its_journal(torn, results):
     assert begin(results)[0].done == DONE | {"(3, 6)": {}}
 
 
+def test_draft_loses_nothing_to_a_journal_that_lacks_its_last_byte(results):
+    interrupt(results)
+    path = results.path(".draft/03_exact/journal.jsonl")
+    os.truncate(path, path.stat().st_size - 1)
+
+    begin(results)[0].mark("(3, 6)", {})
+    assert "(3, 6)" in begin(results)[0].done
+
+
 def test_draft_keeps_what_is_done_when_another_array_is_begun(results):
     # Stage 05 begins the array of a run when it has finished the run before.
     draft = Draft(results, "05_metrics", {}, {})
@@ -792,6 +801,35 @@ def test_crash_while_publishing_leaves_the_former_results_or_the_new(moves, chai
     finish_publications(chain)
 
 
+def test_runs_that_a_crash_left_half_published_are_published_by_the_next_script(chain, monkeypatch):
+    inputs = chain.require("03_exact_indices.npy")
+    moved, replace = [], Path.replace
+
+    def crash_after_one(self, target):
+        if self.suffix == ".npy" and self.parent.name in (RUN[8:], OTHER_RUN[8:]):
+            moved.append(target)
+            if len(moved) % 2 == 0:
+                raise InterruptedError
+        return replace(self, target)
+
+    # Each ends between the first and the second of its files.
+    names = {run: [f"{run}/k{k:04d}_indices.npy" for k in (1, 2)] for run in (RUN, OTHER_RUN)}
+    for run, outputs in names.items():
+        draft = Draft(chain, run, {"other": True}, inputs)
+        for name in outputs:
+            draft.save(name, np.zeros((4, 2), np.int32))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", crash_after_one)
+            with pytest.raises(InterruptedError):
+                draft.publish()
+
+    finish_publications(chain)
+    for run, outputs in names.items():
+        assert chain.up_to_date(run, {"other": True}, inputs)
+        assert chain.require(*outputs)
+    assert not chain.path(".draft").exists()
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"stage": "03_exact", "outputs": {}}'])
 def test_a_decision_of_another_hand_publishes_nothing(text, chain):
     before = snapshot(chain.root)
@@ -824,6 +862,21 @@ def test_full_disk_fails_in_words_and_leaves_the_good_files(chain, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
     assert snapshot(chain.root) == before
     assert chain.require(*FILES)
+
+
+def test_full_disk_names_the_file_that_did_not_fit(results, monkeypatch):
+    draft = Draft(results, "03_exact", {}, {})
+    fails = {
+        (np, "save"): ("03_queries.npy", lambda name: draft.save(name, np.arange(3))),
+        (np.lib.format, "open_memmap"): ("a.npy", lambda name: draft.scratch(name, (1,), int)),
+        (os, "fsync"): ("journal.jsonl", lambda _: draft.mark("(0, 3)", {})),
+    }
+    for where, (name, write) in fails.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(*where, lambda *_, **__: no_space())
+            with pytest.raises(OSError, match="No space left") as caught:
+                write(name)
+        assert Path(caught.value.filename).name == name
 
 
 def test_full_disk_that_was_cleared_is_no_obstacle(chain, monkeypatch):
@@ -884,6 +937,7 @@ def spoil_array(folder, content):
         lambda folder: spoil_array(folder, lambda _: b""),
         lambda folder: np.save(folder / "03_exact_indices.npy", np.zeros((3, 2), np.int64)),
         lambda folder: np.save(folder / "03_exact_indices.npy", np.zeros((2, 3), np.int32)),
+        lambda folder: np.save(folder / "03_exact_indices.npy", np.zeros((3, 2), np.float32)),
     ],
 )
 def test_draft_with_a_spoilt_array_is_begun_anew(spoil, results):

@@ -47,9 +47,9 @@ def scheduler(**environment):
         yield running, f"tcp://127.0.0.1:{port}"
 
 
-def worker(address, folder, cwd=ROOT):
+def worker(address, folder, cwd=ROOT, threads=1):
     """A worker that is one process, so that killing it kills the worker."""
-    flags = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--local-directory", folder)
+    flags = ("--no-nanny", "--nthreads", threads, "--no-dashboard", "--local-directory", folder)
     # The work of these tests is defined in this module.
     path = {"PYTHONPATH": str(ROOT / "tests")}
     return process("-m", "dask", "worker", address, *flags, cwd=cwd, **path)
@@ -106,9 +106,14 @@ def few_images(tmp_path_factory):
     return results
 
 
-def test_every_stage_writes_the_same_bytes_with_workers(address, finished, from_images, drive):
+def test_every_stage_writes_the_same_bytes_with_workers(
+    address, finished, from_images, drive, monkeypatch
+):
+    # A path from here: the workers were started elsewhere.
+    monkeypatch.chdir(from_images.parent)
     for script, *args in PIPELINE[1:5]:
-        status, out, err = drive(script, *args, "--scheduler", address, results=from_images)
+        flags = ("--scheduler", address)
+        status, out, err = drive(script, *args, *flags, results=from_images.name)
         assert (status, err) == (0, ""), err
         assert "up to date" not in out
     ours = contents(from_images, ".npy", ".parquet")
@@ -251,9 +256,13 @@ def test_a_worker_that_sees_other_files_or_has_other_packages_is_refused(tmp_pat
     path.write_bytes(b"1")
     seen = cluster.Surroundings(cluster._CODE, cluster._versions(), {path: cluster._seen(path)})
     cluster._check(seen, worker)
-    path.write_bytes(b"12")
-    with pytest.raises(InputError, match=r"tcp://somewhere:1 does not see .*x\.npy"):
-        cluster._check(seen, worker)
+    _, changed = cluster._seen(path)
+    # Another size, then another time of the last change; the other of the two is the same.
+    for content, time_ns in ((b"12", changed), (b"2", changed + 1_000_000_000)):
+        path.write_bytes(content)
+        os.utime(path, ns=(time_ns, time_ns))
+        with pytest.raises(InputError, match=r"tcp://somewhere:1 does not see .*x\.npy"):
+            cluster._check(seen, worker)
     path.unlink()
     with pytest.raises(InputError, match="folder must be one that all machines share"):
         cluster._check(seen, worker)
@@ -292,10 +301,112 @@ def test_blocks_under_way_are_bounded_and_a_worker_opens_its_files_once(address)
             assert outcome == unit**2
             given.append(unit)
             makers.add(tuple(maker))
-            assert len(taken) - len(given) <= 2 * cluster.BLOCKS_PER_WORKER
+            # One that a worker computes and one for when that is done: so many does its end cost.
+            assert len(taken) - len(given) <= 2 * 2
         makers |= {tuple(maker) for _, (_, *maker) in workers.outcomes(units, work)}
     assert sorted(given) == list(units)
     assert len(makers) == len({pid for pid, _ in makers}) == 2
+
+
+class Opened(blocks.Portable):
+    """Work that knows what of its kind its process holds, and how many threads it may use."""
+
+    alive = inside = 0
+
+    def __init__(self):
+        import faiss
+
+        # A library brings a number of threads of its own when it is loaded.
+        torch.set_num_threads(5)
+        faiss.omp_set_num_threads(5)
+        Opened.alive += 1
+
+    def __del__(self):
+        Opened.alive -= 1
+
+    def __call__(self, unit):
+        import faiss
+
+        Opened.inside += 1
+        time.sleep(0.02)  # in it, another block could begin
+        facts = Opened.alive, Opened.inside, torch.get_num_threads(), faiss.omp_get_max_threads()
+        Opened.inside -= 1
+        return facts
+
+
+def alive():
+    return Opened.alive
+
+
+def test_a_worker_has_one_block_and_one_work_at_a_time_and_forgets_it_in_the_end(tmp_path):
+    with scheduler() as (_, address), worker(address, tmp_path, threads=3):
+        with cluster.connect(address, []) as workers:
+            for work in (Opened(), Opened()):
+                found = {facts for _, facts in workers.outcomes(range(6), work)}
+                assert found == {(1, 1, 3, 3)}
+            assert list(workers._client.run(alive).values()) == [1]
+        with cluster.connect(address, []) as workers:
+            assert list(workers._client.run(alive).values()) == [0]
+
+
+def test_a_worker_is_checked_again_before_its_first_block(address, tmp_path):
+    # As one that joins later sees it.
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"1")
+    with cluster.connect(address, [path]) as workers:
+        path.write_bytes(b"12")
+        with pytest.raises(InputError, match=r"does not see .*x\.npy"):
+            list(workers.outcomes([1], Square()))
+
+
+def test_a_scheduler_of_another_version_is_refused(address, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(distributed, "__version__", "1.0")
+    with (
+        pytest.raises(
+            InputError, match=r"the scheduler at tcp:.* runs distributed 2.*machine 1\.0"
+        ),
+        cluster.connect(address, []),
+    ):
+        pass
+
+
+def test_no_block_is_left_out_when_all_workers_are_gone_for_a_moment(address, monkeypatch):
+    with cluster.connect(address, []) as workers:
+        monkeypatch.setattr(workers, "_count", lambda: 0)
+        assert sorted(unit for unit, _ in workers.outcomes(range(5), Square())) == [0, 1, 2, 3, 4]
+
+
+def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "LOOK_AGAIN", 0.05)
+    with ExitStack() as stack:
+        _, address = stack.enter_context(scheduler())
+        first = stack.enter_context(worker(address, tmp_path))
+        workers = stack.enter_context(cluster.connect(address, []))
+        outcomes = workers.outcomes(range(4), lambda unit: unit)
+        next(outcomes)
+        first.kill()
+        first.wait()
+        seen, count = [], workers._count
+
+        def join_after_some_looks():
+            seen.append(count())
+            if seen.count(0) == 4:
+                stack.enter_context(worker(address, tmp_path))
+            return seen[-1]
+
+        monkeypatch.setattr(workers, "_count", join_after_some_looks)
+        assert len(list(outcomes)) == 3
+    assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
+
+
+def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for():
+    with cluster.connect("local", [], 1) as workers:
+        found = list(workers._client.scheduler_info()["workers"].items())
+    assert [facts["nthreads"] for _, facts in found] == [1]
+    # Nobody else can reach them, and mapped files that fill the memory are no reason to stop.
+    assert [facts["memory_limit"] for _, facts in found] == [0]
+    assert found[0][0].startswith("tcp://127.0.0.1:")
 
 
 def test_what_a_worker_finds_wrong_is_raised_here_and_the_rest_is_kept(address):

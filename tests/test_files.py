@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -19,14 +20,14 @@ from tests.conftest import ROOT
 
 def test_held_folder_is_refused_with_the_holder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/some/where/03_exact_knn.py", "--k-max", "3"])
+    (tmp_path / ".lock").write_text("what a killed process with a long name has left, " * 5)
     with hold(tmp_path) as held:
         assert held
         with pytest.raises(InputError) as caught, hold(tmp_path):
             pass
     message = str(caught.value)
     assert message.startswith(f"{tmp_path} is in use by 03_exact_knn.py, process {os.getpid()} on ")
-    assert ", since 20" in message
-    assert "\n" not in message
+    assert re.fullmatch(r"[^\n]*, since 20[-+: 0-9]+: wait until it has ended", message)
 
 
 def test_lock_is_let_go_of_and_leaves_nothing(tmp_path):
@@ -66,11 +67,15 @@ def test_lock_of_a_killed_process_is_no_obstacle(tmp_path):
 
 
 def test_never_two_at_once_however_the_file_comes_and_goes(tmp_path, monkeypatch):
-    flock, inside, entered = fcntl.flock, [], []
+    flock, close, inside, entered, ended = fcntl.flock, os.close, [], [], []
 
     def dawdle(descriptor, operation):
         time.sleep(random.random() / 2000)  # in it, another one can remove the file
         flock(descriptor, operation)
+
+    def let_go_and_dawdle(descriptor):
+        close(descriptor)
+        time.sleep(random.random() / 2000)  # in it, another one can lock the file
 
     def enter_again_and_again():
         for _ in range(200):
@@ -82,13 +87,16 @@ def test_never_two_at_once_however_the_file_comes_and_goes(tmp_path, monkeypatch
                     inside.pop()
             except InputError:
                 continue
+        ended.append("as it should")
 
     monkeypatch.setattr(fcntl, "flock", dawdle)
+    monkeypatch.setattr(os, "close", let_go_and_dawdle)
     threads = [threading.Thread(target=enter_again_and_again) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(ended) == len(threads)
     assert len(entered) > 100
     assert set(entered) == {1}
 
@@ -114,6 +122,31 @@ def test_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch,
     assert (
         capsys.readouterr().err == f"warning: {tmp_path} has no locks, run one script at a time\n"
     )
+
+
+def test_lock_that_fails_in_another_way_is_an_error(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), hold(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_only_a_folder_that_cannot_be_written_to_is_used_without_a_lock(
+    code, tmp_path, monkeypatch
+):
+    def refuse(path, *_):
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    # The folder can be written to: it is the file that another user has left.
+    with pytest.raises(OSError, match=r"\.lock"), hold(tmp_path):
+        pass
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with hold(tmp_path) as held:
+        assert not held
 
 
 def test_lock_is_not_written_through_a_link(tmp_path):
