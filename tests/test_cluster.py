@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -360,7 +361,6 @@ def test_a_worker_is_checked_again_before_its_first_block(address, tmp_path):
 
 
 def test_a_scheduler_of_another_version_is_refused(address, monkeypatch):
-    distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(distributed, "__version__", "1.0")
     with (
         pytest.raises(
@@ -378,25 +378,28 @@ def test_no_block_is_left_out_when_all_workers_are_gone_for_a_moment(address, mo
 
 
 def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "LOOK_AGAIN", 0.05)
+    wait, there = distributed.wait, []
     with ExitStack() as stack:
         _, address = stack.enter_context(scheduler())
         first = stack.enter_context(worker(address, tmp_path))
         workers = stack.enter_context(cluster.connect(address, []))
-        outcomes = workers.outcomes(range(4), lambda unit: unit)
-        next(outcomes)
-        first.kill()
-        first.wait()
-        seen, count = [], workers._count
+        pid = first.pid
 
-        def join_after_some_looks():
-            seen.append(count())
-            if seen.count(0) == 4:
+        def work(unit):
+            while os.getpid() == pid:
+                time.sleep(0.01)  # until it is killed
+            return unit
+
+        def wait_and_let_another_join(*args, **how):
+            first.kill()
+            there.append(len(workers._client.nthreads()))
+            if there[-1] == 0 and there.count(0) == 4:
                 stack.enter_context(worker(address, tmp_path))
-            return seen[-1]
+            return wait(*args, **how)
 
-        monkeypatch.setattr(workers, "_count", join_after_some_looks)
-        assert len(list(outcomes)) == 3
+        monkeypatch.setattr(cluster, "LOOK_AGAIN", 0.05)
+        monkeypatch.setattr(distributed, "wait", wait_and_let_another_join)
+        assert sorted(unit for unit, _ in workers.outcomes(range(3), work)) == [0, 1, 2]
     assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
 
 
