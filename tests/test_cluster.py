@@ -251,6 +251,19 @@ def test_a_worker_of_another_checkout_is_one_line(spoil, said, results, tmp_path
     assert said in err[0]
 
 
+def test_a_worker_is_judged_by_what_it_has_loaded_not_by_its_files_of_now(tmp_path):
+    module = shutil.copytree(ROOT / "drift", tmp_path / "checkout/drift") / "exact.py"
+    ours = module.read_bytes()
+    with scheduler() as (_, address), worker(address, tmp_path, cwd=tmp_path / "checkout"):
+        for content in (ours + b"# older\n", ours):
+            module.write_bytes(content)
+            with (
+                pytest.raises(InputError, match="another state of drift"),
+                cluster.connect(address, []),
+            ):
+                pass
+
+
 def test_a_worker_that_sees_other_files_or_has_other_packages_is_refused(tmp_path):
     worker = SimpleNamespace(address="tcp://somewhere:1")
     path = tmp_path / "x.npy"
@@ -312,7 +325,7 @@ def test_blocks_under_way_are_bounded_and_a_worker_opens_its_files_once(address)
 class Opened(blocks.Portable):
     """Work that knows what of its kind its process holds, and how many threads it may use."""
 
-    alive = inside = 0
+    alive = most = inside = 0
 
     def __init__(self):
         import faiss
@@ -321,6 +334,7 @@ class Opened(blocks.Portable):
         torch.set_num_threads(5)
         faiss.omp_set_num_threads(5)
         Opened.alive += 1
+        Opened.most = max(Opened.most, Opened.alive)
 
     def __del__(self):
         Opened.alive -= 1
@@ -330,7 +344,7 @@ class Opened(blocks.Portable):
 
         Opened.inside += 1
         time.sleep(0.02)  # in it, another block could begin
-        facts = Opened.alive, Opened.inside, torch.get_num_threads(), faiss.omp_get_max_threads()
+        facts = Opened.most, Opened.inside, torch.get_num_threads(), faiss.omp_get_max_threads()
         Opened.inside -= 1
         return facts
 
@@ -401,6 +415,19 @@ def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monk
         monkeypatch.setattr(distributed, "wait", wait_and_let_another_join)
         assert sorted(unit for unit, _ in workers.outcomes(range(3), work)) == [0, 1, 2]
     assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
+
+
+def test_a_scheduler_that_is_gone_before_the_next_block_is_said_to_be_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    with (
+        scheduler() as (running, address),
+        worker(address, tmp_path),
+        pytest.raises(ConnectionError, match=f"the scheduler at {address} is lost"),
+        cluster.connect(address, []) as workers,
+    ):
+        running.kill()
+        running.wait()
+        list(workers.outcomes(range(3), lambda unit: unit))
 
 
 def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for():
