@@ -215,8 +215,13 @@ def test_a_scheduler_that_is_none_is_one_line(flag, said, results, drive, monkey
     assert contents(results, ".npy", ".json").items() >= before.items()
 
 
-def test_without_dask_the_flag_names_the_requirements(results, drive, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dask", None)
+def test_without_dask_the_flag_names_the_requirements_and_all_else_works(
+    results, drive, monkeypatch
+):
+    for package in ("dask", "distributed", "cloudpickle"):
+        monkeypatch.setitem(sys.modules, package, None)
+    status, _, err = drive(*PIPELINE[2], "--force", results=results)
+    assert (status, err) == (0, "")
     status, _, err = drive(*PIPELINE[2], "--force", "--scheduler", "local", results=results)
     assert (status, err.count("\n")) == (2, 1)
     assert "pip install -r requirements-cluster.txt" in err
@@ -417,17 +422,37 @@ def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monk
     assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
 
 
-def test_a_scheduler_that_is_gone_before_the_next_block_is_said_to_be_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 1)
-    with (
-        scheduler() as (running, address),
-        worker(address, tmp_path),
-        pytest.raises(ConnectionError, match=f"the scheduler at {address} is lost"),
-        cluster.connect(address, []) as workers,
-    ):
-        running.kill()
-        running.wait()
-        list(workers.outcomes(range(3), lambda unit: unit))
+@pytest.mark.parametrize("when", ["before a block is sent", "before its outcome has come"])
+def test_a_scheduler_that_is_gone_is_said_to_be_lost(when, tmp_path, monkeypatch):
+    wait = distributed.wait
+    with ExitStack() as stack:
+        running, address = stack.enter_context(scheduler())
+        stack.enter_context(worker(address, tmp_path))
+        with cluster.connect(address, []):
+            pass  # both have started
+
+        def end():
+            running.kill()
+            running.wait()
+
+        def wait_and_end(futures, **how):
+            done = wait(futures, **how)
+            end()
+            while not all(future.cancelled() for future in futures):
+                time.sleep(0.01)
+            return done
+
+        # So long it is looked for.
+        monkeypatch.setattr(cluster, "PATIENCE", 2)
+        with (
+            pytest.raises(ConnectionError, match=f"the scheduler at {address} is lost"),
+            cluster.connect(address, []) as workers,
+        ):
+            if when == "before a block is sent":
+                end()
+            else:
+                monkeypatch.setattr(distributed, "wait", wait_and_end)
+            list(workers.outcomes(range(3), lambda unit: unit))
 
 
 def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for():
