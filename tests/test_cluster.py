@@ -402,6 +402,7 @@ def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monk
         _, address = stack.enter_context(scheduler())
         first = stack.enter_context(worker(address, tmp_path))
         workers = stack.enter_context(cluster.connect(address, []))
+        capsys.readouterr()  # it may have begun without one, too
         pid = first.pid
 
         def work(unit):
