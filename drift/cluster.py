@@ -139,8 +139,11 @@ def connect(
                     f"{distributed.__version__}: give both the same packages"
                 )
             workers = Cluster(client, f"at {scheduler}", surroundings)
-            yield workers
-            workers.release()
+            try:
+                yield workers
+            finally:
+                if client.status == "running":  # and not lost
+                    workers.release()
 
 
 class Cluster:
@@ -183,6 +186,8 @@ class Cluster:
         self._send(job, waiting, flying)
         while flying:
             for future in self._done(flying):
+                if not future.done():
+                    continue  # its worker died with the outcome: another does it again
                 unit = flying.pop(future)
                 outcome = self._outcome(future, unit)
                 self._send(job, waiting, flying)

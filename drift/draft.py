@@ -193,7 +193,8 @@ class Draft:
         }
         manifest["sha256"] = manifest_hash(manifest)
         for name in self._names:
-            with (self._folder / name).open("rb") as file:
+            path = self._folder / name
+            with naming(path), path.open("rb") as file:
                 os.fsync(file.fileno())
         write_json(self._folder / DECIDED, manifest)
         _move_into_place(self._results, self._folder, manifest)

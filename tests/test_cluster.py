@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -365,8 +366,12 @@ def test_a_worker_has_one_block_and_one_work_at_a_time_and_forgets_it_in_the_end
                 found = {facts for _, facts in workers.outcomes(range(6), work)}
                 assert found == {(1, 1, 3, 3)}
             assert list(workers._client.run(alive).values()) == [1]
-        with cluster.connect(address, []) as workers:
-            assert list(workers._client.run(alive).values()) == [0]
+        for _ in range(2):
+            # And where the stage fails.
+            with pytest.raises(InputError), cluster.connect(address, []) as workers:
+                assert list(workers._client.run(alive).values()) == [0]
+                next(workers.outcomes([1], Opened()))
+                raise InputError("of the stage")
 
 
 def test_a_worker_is_checked_again_before_its_first_block(address, tmp_path):
@@ -420,6 +425,41 @@ def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monk
         monkeypatch.setattr(cluster, "LOOK_AGAIN", 0.05)
         monkeypatch.setattr(distributed, "wait", wait_and_let_another_join)
         assert sorted(unit for unit, _ in workers.outcomes(range(3), work)) == [0, 1, 2]
+    assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
+
+
+def test_an_outcome_that_dies_with_its_worker_is_computed_again(tmp_path, monkeypatch, capsys):
+    wait = distributed.wait
+    with ExitStack() as stack:
+        _, address = stack.enter_context(scheduler())
+        first = stack.enter_context(worker(address, tmp_path))
+        workers = stack.enter_context(cluster.connect(address, []))
+        capsys.readouterr()  # it may have begun without one, too
+
+        def join():
+            stack.enter_context(worker(address, tmp_path))
+
+        # Where the outcome is waited for, nobody looks whether there is a worker.
+        too_late = threading.Timer(20, join)
+        too_late.start()
+        stack.callback(too_late.cancel)
+
+        def wait_and_lose_the_outcome(*args, **how):
+            try:
+                done = wait(*args, **how)
+            except TimeoutError:
+                if first.poll() is not None:
+                    join()
+                raise
+            if first.poll() is None:
+                first.kill()
+                first.wait()
+                wait_for(lambda: not workers._client.nthreads())
+            return done
+
+        monkeypatch.setattr(cluster, "LOOK_AGAIN", 3)
+        monkeypatch.setattr(distributed, "wait", wait_and_lose_the_outcome)
+        assert sorted(unit for unit, _ in workers.outcomes(range(3), Square())) == [0, 1, 2]
     assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
 
 
