@@ -141,8 +141,8 @@ def main(args: argparse.Namespace) -> None:
     reads = [results.path(name) for name in inputs]
     with cluster.connect(args.scheduler, reads, args.threads) as workers:
         if workers is None:
-            sample = blocks.sample_rows(len(queries))
-            seconds = blocks.estimate(query_blocks, search, draft, *sample)
+            n_queries = len(queries)
+            seconds = blocks.estimate(query_blocks, search, draft, n_queries, lambda *rows: rows)
             blocks.announce(seconds, "exact neighbors")
         blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)
     recomputed = sum(facts["recomputed"] for facts in draft.done.values())

@@ -15,7 +15,6 @@ examples
 """
 
 import argparse
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,22 +46,24 @@ class Measure(blocks.Portable):
 
     def __init__(self, vectors: Path, exact: Pair, ann: dict[str, dict[int, Pair]], notebook: bool):
         self.vectors, self.exact, self.ann, self.notebook = vectors, exact, ann, notebook
-
-    @functools.cached_property
-    def centered(self) -> np.ndarray:
-        """The vectors about their mean, in the memory of the map where they fit: it is a copy."""
-        given = load_array(self.vectors)
-        fits = given.dtype == np.float32 and given.flags.c_contiguous
-        return center(given, out=given if fits else None)
+        self.centered: np.ndarray | None = None
 
     def __call__(self, unit: Unit) -> dict[str, np.ndarray]:
         run, start, stop = unit
         exact = self.exact.read(start, stop)
         ann = {k: pair.read(start, stop, k) for k, pair in self.ann[run].items()}
+        if self.centered is None:
+            self.centered = self.center()
         measured = metrics.measure(*exact, ann, self.centered)
         if self.notebook:
             measured |= metrics.measure_notebook(exact[1], ann)
         return measured
+
+    def center(self) -> np.ndarray:
+        """The vectors about their mean, in the memory of the map where they fit: it is a copy."""
+        given = load_array(self.vectors)
+        fits = given.dtype == np.float32 and given.flags.c_contiguous
+        return center(given, out=given if fits else None)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,12 @@ def arguments() -> argparse.ArgumentParser:
     stage.add_scheduler(parser)
     pair = {"nargs": 2, "type": Path, "metavar": ("IDS", "DISTANCES")}
     parser.add_argument("--exact-lists", **pair, help="measure lists of another system: exact ones")
-    parser.add_argument("--ann-lists", **pair, help="and what that system returned")
+    parser.add_argument(
+        "--ann-lists",
+        **pair,
+        help="and what that system returned; "
+        "they are measured at k = 10, 20, ... and at their whole length",
+    )
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="and the vectors")
     return parser
 
@@ -200,7 +206,7 @@ def lists_of_files(
             f"--exact-lists are of {len(exact_ids)} queries, --ann-lists of {len(ann_ids)}"
         )
     k_max = min(exact_ids.shape[1], ann_ids.shape[1])
-    grid = list(range(10, k_max + 1, 10)) or [k_max]
+    grid = sorted({*range(10, k_max + 1, 10), k_max})
     runs = {"lists": {"backend": args.ann_lists[0].stem, "ef_search": None}}
     queries = np.arange(len(exact_ids), dtype=np.int32)
     ann = {"lists": dict.fromkeys(grid, Pair(*paths[2:4]))}
@@ -210,8 +216,8 @@ def lists_of_files(
 
 def estimate(study: Study, run: str, draft: Draft) -> float:
     """Seconds that `measure` will take."""
-    rows, share = blocks.sample_rows(len(study.queries))
-    return blocks.estimate(study.units(run), study.measure, draft, (run, *rows), share)
+    units, n = study.units(run), len(study.queries)
+    return blocks.estimate(units, study.measure, draft, n, lambda *rows: (run, *rows))
 
 
 def measure(study: Study, run: str, draft: Draft, workers: blocks.Workers | None) -> np.ndarray:

@@ -80,38 +80,38 @@ def row_blocks(
     return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def sample_rows(n_rows: int) -> tuple[tuple[int, int], float]:
-    """A block of one row in a hundred, 256 at most, and the share of all rows that it is."""
-    size = min(256, -(-n_rows // 100))
-    return (0, size), size / n_rows
-
-
 def estimate(
     units: Sequence[Unit],
     compute: Callable[[Unit], Outcome],
     journal: Journal,
-    sample: Unit,
-    share: float,
+    n_rows: int,
+    rows: Callable[[int, int], Unit],
 ) -> float:
-    """Seconds that `run` will take in this process, by a sample of the work.
+    """Seconds that `run` will take in this process, by a fiftieth of the rows, 256 at most.
 
     Parameters
     ----------
     units, compute, journal
-        As for `run`.
-    sample : Unit
-        A small unit. It is computed twice, and nothing of it is stored: the first time opens and
-        builds what the others find.
-    share : float
-        The share of all units that the sample is.
+        As for `run`; nothing of what is computed here is stored.
+    n_rows : int
+        Rows in all units together.
+    rows : callable
+        The unit of the rows from the first to the one before the second number.
     """
     left = sum(str(unit) not in journal.done for unit in units) / len(units)
     if left == 0:
         return 0.0
-    compute(sample)
-    begun = time.perf_counter()
-    compute(sample)
-    return (time.perf_counter() - begun) * left / share
+
+    def seconds(stop: int) -> float:
+        compute(rows(0, stop))  # opens, builds and allocates what the second time finds
+        begun = time.perf_counter()
+        compute(rows(0, stop))
+        return time.perf_counter() - begun
+
+    each_unit = seconds(1)
+    sample = min(256, 1 + n_rows // 50)
+    each_row = max(0.0, seconds(sample) - each_unit) / max(1, sample - 1)
+    return left * (len(units) * each_unit + n_rows * each_row)
 
 
 def announce(seconds: float, label: str) -> None:

@@ -72,9 +72,9 @@ class ExactSearch:
         FAISS proposes k + 32 candidates by the expanded form on centered vectors; their distances
         are recomputed directly. With x the query, d dimensions and r the k-th direct distance, a
         row y no farther than r has |y| <= |x| + r, so the expanded form overestimates its squared
-        distance by at most c (|x| + |y|)^2 <= c (2 |x| + r)^2, c = (2 d + 16) 2^-24 covering every
-        rounding on the way. When the last proposal is beyond r^2 + c (2 |x| + r)^2, every row that
-        belongs was proposed. Else all distances of that query are computed directly.
+        distance by at most c (|x| + |y|)^2 <= c (2 |x| + r)^2, c being `expansion_error`. When the
+        last proposal is beyond r^2 + c (2 |x| + r)^2, every row that belongs was proposed. Else all
+        distances of that query are computed directly.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class ExactSearch:
         proposed = min(n, k + SLACK)
         expanded, candidates = faiss.knn(points, self._centered, proposed)
         norm = np.sqrt(np.einsum("qd,qd->q", points, points, dtype=np.float64))
-        rounding = (2 * d + 16) * UNIT_ROUNDOFF
+        rounding = expansion_error(d)
         # The k-th distance is known up to rounding already. A candidate that is farther by twice
         # of that, and twice again for what rounding adds to the bound, need not be measured.
         kth = expanded[:, min(k, proposed - 1)].astype(np.float64)
@@ -161,6 +161,14 @@ class ExactSearch:
         distances[at, column] = pair_distances(self._embeddings, queries[at], others)
         candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
+
+
+def expansion_error(d: int) -> float:
+    """Bound of the error of |x|^2 - 2xy + |y|^2 in float32, as a share of (|x| + |y|)^2.
+
+    It covers every rounding of centered vectors of d dimensions on the way.
+    """
+    return (2 * d + 16) * UNIT_ROUNDOFF
 
 
 def expanded_neighbors(

@@ -7,7 +7,8 @@ import numpy as np
 
 from drift import InputError
 from drift.artifacts import load_array
-from drift.exact import pair_distances
+from drift.blocks import row_blocks
+from drift.exact import expansion_error, pair_distances
 
 
 class Pair(NamedTuple):
@@ -60,7 +61,6 @@ def check_lists(
     InputError
         When something is wrong with them; the message says what, and in which row first.
     """
-    n = len(embeddings)
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.size == 0:
         raise InputError(
             f"{name}: ids must be whole numbers of shape (Q, k), not {indices.dtype} "
@@ -71,11 +71,31 @@ def check_lists(
             f"{name}: distances must be floats of the ids' shape {indices.shape}, not "
             f"{distances.dtype} {distances.shape}"
         )
+    contradicted = 0
+    for start, stop in row_blocks(len(indices), bytes_per_row=64 * indices.shape[1]):
+        rows = np.arange(start, stop)
+        block = indices[start:stop], distances[start:stop]
+        for fault, where in _faults(*block, len(embeddings), missing).items():
+            if where.any():
+                row = int(rows[where.any(axis=1)][0])
+                raise InputError(f"{name}: row {row} has {fault}")
+        contradicted += int(_contradicted(rows, *block, embeddings).sum())
+    if contradicted > len(indices) / 2:
+        raise InputError(
+            f"{name}: the distances contradict the embeddings: they must be Euclidean, not "
+            "squared, and of these vectors"
+        )
+
+
+def _faults(
+    indices: np.ndarray, distances: np.ndarray, n: int, missing: bool
+) -> dict[str, np.ndarray]:
+    """What can be wrong with a block of lists, and where it is."""
     gone = indices < 0
     in_order = np.sort(np.where(gone, np.arange(-1, -1 - indices.shape[1], -1), indices), axis=1)
     with np.errstate(invalid="ignore"):
         descending = np.diff(distances, axis=1) < 0
-    faults = {
+    return {
         f"an id that is no row of the {n} embeddings": (indices >= n) | (indices < -1),
         "a missing neighbor": gone & (not missing),
         "a missing neighbor before one that is there": gone[:, :-1] & ~gone[:, 1:],
@@ -84,36 +104,35 @@ def check_lists(
         "an id -1 that is not at distance +inf, or another that is": gone != np.isinf(distances),
         "distances that do not ascend": descending,
     }
-    for fault, where in faults.items():
-        if where.any():
-            row = int(np.flatnonzero(where.any(axis=1))[0])
-            raise InputError(f"{name}: row {row} has {fault}")
-    if _contradicted(indices, distances.astype(np.float64), embeddings):
-        raise InputError(
-            f"{name}: the distances contradict the embeddings: they must be Euclidean, not "
-            "squared, and of these vectors"
-        )
 
 
-def _contradicted(indices: np.ndarray, distances: np.ndarray, embeddings: np.ndarray) -> bool:
-    """Whether most rows have distances that are not those of their ids from any one point.
+def _contradicted(
+    queries: np.ndarray, indices: np.ndarray, distances: np.ndarray, embeddings: np.ndarray
+) -> np.ndarray:
+    """Which queries have distances that cannot be those of their neighbors; bool (Q,).
 
-    Where the queries are the rows of the embeddings, the distances can be the squares of those that
-    are measured. Wherever they are, the nearest and the farthest neighbor at r and R from a query
-    lie between R - r and R + r from each other. Approximate distances, of a quantizer for instance,
-    may break that now and then.
+    From wherever a query lies, its nearest and its farthest neighbor at r and R are between R - r
+    and R + r from each other. And where the queries are the first rows of the embeddings, the
+    distances can be the squares of what is measured from there.
     """
-    rows = np.flatnonzero((indices >= 0).sum(axis=1) > 1)
-    if rows.size == 0:
-        return False
-    last = (indices[rows] >= 0).sum(axis=1) - 1
-    near, far = indices[rows, 0], indices[rows, last]
-    r, radius = distances[rows, 0], distances[rows, last]
-    apart = pair_distances(embeddings, near, far)
-    slack = 0.01 * (r + radius)
+    count = (indices >= 0).sum(axis=1)
+    at = np.flatnonzero(count > 1)
+    last = count[at] - 1
+    near, far = indices[at, 0], indices[at, last]
+    r, radius = (distances[at, column].astype(np.float64) for column in (0, last))
+    apart = pair_distances(embeddings, near, far).astype(np.float64)
+    # Distances may be approximate, a quantizer's for instance; and those of the expanded form hold
+    # rounding noise, which grows with the norms: with |x| = |y| its squares are off by 4 c |y|^2.
+    norm = np.sqrt(np.einsum("qd,qd->q", embeddings[far], embeddings[far], dtype=np.float64))
+    slack = 0.01 * (r + radius) + 2 * expansion_error(embeddings.shape[1]) ** 0.5 * norm
     impossible = (apart > r + radius + slack) | (apart < radius - r - slack)
-    if len(indices) == len(embeddings):
-        measured = pair_distances(embeddings, rows, far).astype(np.float64)
-        near_square = np.abs(radius - measured**2) < 0.001 * radius
-        impossible |= near_square & (np.abs(radius - measured) > 0.01 * measured)
-    return bool(impossible.mean() > 0.5)
+
+    rows = queries[at] < len(embeddings)
+    measured = pair_distances(embeddings, queries[at][rows], far[rows]).astype(np.float64)
+    of_rows = radius[rows]
+    squared = np.abs(of_rows - measured**2) < 0.001 * of_rows
+    # At a distance of about 1 the square is the same number.
+    impossible[rows] |= squared & (np.abs(of_rows - measured) > 0.01 * measured)
+    contradicted = np.zeros(len(indices), bool)
+    contradicted[at] = impossible
+    return contradicted

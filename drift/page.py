@@ -20,7 +20,7 @@ from drift.gallery import DriftedQuery, Neighbor
 
 THUMBNAIL = 96  # pixels; small pictures stay as they are
 ROUNDING = 1e-9
-LONG = 30  # letters of a cell above which its lines are broken
+LONG, LONG_HEAD = 30, 20  # letters of a cell and of a row's head above which lines are broken
 _WORDS = ' class="words"'
 
 _STYLE = """
@@ -177,7 +177,7 @@ def table(frame: pd.DataFrame) -> str:
     )
     rows = []
     for first, *cells in frame.itertuples(index=False, name=None):
-        row = f'<th scope="row">{html.escape(_cell(first))}</th>'
+        row = f'<th scope="row">{_row_head(_cell(first))}</th>'
         rows.append(f"<tr>{row}{''.join(map(_td, cells))}</tr>")
     return (
         '<div class="scroll" tabindex="0"><table>'
@@ -253,6 +253,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return number(value)
     return str(value)
+
+
+def _row_head(text: str) -> str:
+    return _breakable(text) if len(text) > LONG_HEAD else html.escape(text)
 
 
 def _td(value: Any) -> str:

@@ -11,22 +11,23 @@ import pandas as pd
 
 def extent(manifests: Mapping[str, Mapping[str, Any]]) -> str:
     """How much was compared, and how long it took, in one sentence, from the stages' manifests."""
-    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    seconds = round(sum(manifest["seconds"] for manifest in manifests.values()))
     shapes = {
         name: entry["shape"]
         for manifest in manifests.values()
         for name, entry in manifest["outputs"].items()
     }
     runs = len(manifests["05_metrics"]["parameters"]["runs"])
-    if "02_embeddings.npy" in shapes:
-        embeddings, queries = shapes["02_embeddings.npy"], shapes["03_queries.npy"]
+    if given := _given(manifests):
+        # Ids of the exact lists first, vectors last.
+        queries, *_, embeddings = (entry["shape"] for entry in given.values())
     else:
-        # Lists of another system: ids of the exact ones first, embeddings last.
-        queries, *_, embeddings = (entry["shape"] for entry in _given(manifests).values())
-    return (
-        "{:,} embeddings of {:,} dimensions, ".format(*embeddings)
-        + f"{queries[0]:,} queries, {runs} run{'s' * (runs > 1)}; {seconds:,.0f} seconds in all."
-    )
+        # A stage whose files are no longer there has nothing to tell.
+        embeddings, queries = map(shapes.get, ("02_embeddings.npy", "03_queries.npy"))
+    words = ["{:,} embeddings of {:,} dimensions".format(*embeddings)] if embeddings else []
+    words += [_count(queries[0], "query", "queries")] if queries else []
+    words += [_count(runs, "run", "runs")]
+    return f"{', '.join(words)}; {_count(seconds, 'second', 'seconds')} in all."
 
 
 def given_files(manifests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -83,15 +84,16 @@ def searches(manifests: Mapping[str, Mapping[str, Any]], labels: Mapping[str, st
     labels : mapping of str to str
         What to call each run.
     """
+    ks = sorted({k for manifest in manifests.values() for k in _ends(speeds(manifest))})
     rows = []
     for run, manifest in manifests.items():
-        per_second = speeds(manifest)
+        per_second = speeds(manifest).round().reindex(ks)
         rows.append(
             {
                 "run": labels[run],
                 "graph built in s": manifest["build_seconds"],
                 "searched in s": manifest.get("search_seconds_in_all", np.nan),
-                **{f"queries/s at k = {k}": round(per_second[k]) for k in _ends(per_second)},
+                **{f"queries/s at k = {k}": per_second[k] for k in ks},
                 "rows out of reach": manifest.get("graph", {}).get("unreachable_rows", np.nan),
                 "peak memory, MB": round(manifest["peak_memory_bytes"] / 1e6),
             }
@@ -110,6 +112,10 @@ def _given(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     """Inputs of the measurements that no stage wrote: they have an absolute path."""
     inputs = manifests["05_metrics"]["inputs"]
     return {name: entry for name, entry in inputs.items() if Path(name).is_absolute()}
+
+
+def _count(n: int, one: str, more: str) -> str:
+    return f"{n:,} {one if n == 1 else more}"
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 
 OVERVIEW_KS = (10, 50, 100, 250)
 COMPLETE = "complete lists"
+SAME_LID = 1e-6
 
 CURVE_KS = (10, 50, 100, 150, 200, 250)
 CURVE_METRICS = (
@@ -40,8 +41,8 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Overlap and LID difference in percent at a few k, the share of neighbors found at the last
-        of them, the safe k by the strictest tolerance of overlap, and the onset with its interval;
+        Overlap and LID difference in percent at a few k, the share of neighbors found at the run's
+        last k, the safe k by the strictest tolerance of overlap, and the onset with its interval;
         "-" at a k that is not of the run's grid.
     """
     grids = curves.groupby("run")["k"]
@@ -53,7 +54,7 @@ def overview(curves: pd.DataFrame, safe_k: pd.DataFrame) -> pd.DataFrame:
         row = {"run": run}
         row |= {f"overlap@{k}": _three_decimals(wide["overlap"][k]) for k in ks}
         row |= {f"LID%@{k}": _signed(percent[k]) for k in ks}
-        row[f"found@{ks[-1]}"] = _three_decimals(wide["found"][ks[-1]])
+        row["found@last"] = _three_decimals(wide["found"].dropna().iloc[-1])
         strictest = _strictest(safe_k, run)
         row[f"safe k ({strictest['tolerance']})"] = strictest["safe_k"]
         row["onset"] = _onset(strictest)
@@ -121,19 +122,21 @@ def details(
         last = of_run["k"].max()
         at_last = of_run[of_run["k"] == last].set_index("metric")
         mean = at_last["mean"]
-        words = [
-            f"At k = {last} the worst twentieth of the queries keep at most "
+        clauses = [
+            f"the worst twentieth of the queries keep at most "
             f"{share(at_last['q05']['overlap'])} of their neighbors"
         ]
         if np.isfinite(mean["barycenter_shift_relative"]):
             moved = mean["barycenter_shift_relative"]
-            words.append(f", the barycenter moves by {moved:.1%} of the radius")
+            clauses.append(f"the barycenter moves by {moved:.1%} of the radius")
         if "hubness_ann" in mean:
             hubness, exact = mean["hubness_ann"], mean["hubness_exact"]
-            words.append(f", the hubness is {hubness:.2f} (exact {exact:.2f})")
+            clauses.append(f"the hubness is {hubness:.2f} (exact {exact:.2f})")
         if run in speeds:
-            words.append(f", and {speeds[run][last]:,.0f} queries per second are answered")
-        sentences.append("".join(words) + ".")
+            clauses.append(f"{speeds[run][last]:,.0f} queries per second are answered")
+        *all_but_last, end = clauses
+        said = ", ".join(all_but_last) + ", and " * bool(all_but_last) + end
+        sentences.append(f"At k = {last} {said}.")
     return sentences
 
 
@@ -179,6 +182,11 @@ def curve_table(curves: pd.DataFrame, run: str) -> pd.DataFrame:
     of_run = curves[curves["run"] == run]
     of_run = of_run[of_run["k"].isin(chosen_ks(of_run["k"]))]
     wide = of_run.pivot(index="metric", columns="k", values="mean")
+    # What rounding to float32 leaves of two LIDs that are the same is no difference.
+    difference = wide.loc["lid_difference"]
+    wide.loc["lid_difference"] = difference.mask(
+        difference.abs() < SAME_LID * wide.loc["lid_exact"], 0.0
+    )
     ends = of_run[of_run["metric"] == "overlap"].set_index("k")[["ci_low", "ci_high"]].T
     names = [metric for metric in CURVE_METRICS if metric in wide.index]
     table = pd.concat(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift import blocks
-from drift.blocks import row_blocks, run, sample_rows
+from drift.blocks import row_blocks, run
 
 
 class Notes:
@@ -119,20 +119,25 @@ def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
 
 
 @pytest.mark.parametrize("done, left", [((), 1), ("123", 1 / 4), ("1234", 0)])
-def test_the_estimate_is_the_second_time_of_a_sample_for_all_that_is_left(done, left, monkeypatch):
+@pytest.mark.parametrize("n_rows, sample", [(1, 1), (10, 1), (1000, 21), (100_000, 256)])
+def test_the_estimate_tells_units_and_rows_apart(n_rows, sample, done, left, monkeypatch):
     clock, computed = [0.0], []
 
     def compute(unit):
+        _, stop = unit
+        clock[0] += (
+            3 + 0.01 * stop if unit in computed else 1000
+        )  # the first opens what others find
         computed.append(unit)
-        clock[0] += 100 if len(computed) == 1 else 3  # the first opens what the second finds
 
     monkeypatch.setattr(blocks.time, "perf_counter", lambda: clock[0])
     journal = Notes({unit: {} for unit in done})
 
-    seconds = blocks.estimate("1234", compute, journal, "sample", 1 / 50)
+    seconds = blocks.estimate("1234", compute, journal, n_rows, lambda *rows: rows)
 
-    assert seconds == pytest.approx(3 * 50 * left)
-    assert computed == ["sample"] * (2 if left else 0)
+    assert computed == ([(0, 1)] * 2 + [(0, sample)] * 2 if left else [])
+    each_row = 0.01 if sample > 1 else 0
+    assert seconds == pytest.approx(left * (4 * 3.01 + n_rows * each_row))
     assert journal.done == {unit: {} for unit in done}
 
 
@@ -150,9 +155,3 @@ def test_long_work_is_announced_in_whole_minutes(seconds, said, capsys):
     blocks.announce(seconds, "work")
 
     assert capsys.readouterr() == (said, "")
-
-
-def test_sample_of_rows():
-    assert sample_rows(1) == ((0, 1), 1)
-    assert sample_rows(150) == ((0, 2), 2 / 150)
-    assert sample_rows(100_000) == ((0, 256), 256 / 100_000)

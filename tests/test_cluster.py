@@ -454,7 +454,7 @@ def test_an_outcome_that_dies_with_its_worker_is_computed_again(tmp_path, monkey
             if first.poll() is None:
                 first.kill()
                 first.wait()
-                wait_for(lambda: not workers._client.nthreads())
+                wait_for(lambda: all(future.status != "finished" for future in done.done))
             return done
 
         monkeypatch.setattr(cluster, "LOOK_AGAIN", 3)

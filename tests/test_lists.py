@@ -64,12 +64,54 @@ def test_distances_that_a_quantizer_approximates_pass():
     check(indices, np.sqrt(squared), x, missing=True)
 
 
+@pytest.mark.parametrize("data", ["near duplicates", "far from the origin", "clusters"])
+def test_distances_of_the_expanded_form_pass_where_they_are_rounding_noise(data):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 16))
+    x = {
+        "near duplicates": np.repeat(x[:30], 10, axis=0) + 1e-5 * x,
+        "far from the origin": x + 1e4,
+        "clusters": x + 1e4 * np.repeat(rng.normal(size=(10, 16)), 30, axis=0),
+    }[data].astype(np.float32)
+    index = faiss.IndexFlatL2(16)
+    index.add(x)
+    squared, indices = index.search(x, 6)
+    distances = np.sqrt(np.maximum(squared, 0))
+    check(indices, distances, x)
+    check(indices[:, 1:], distances[:, 1:], x)
+
+
+def test_distances_that_are_their_own_squares_pass():
+    x = np.arange(300, dtype=np.float32)[:, None]
+    ids = np.arange(300)[:, None] + [-1, 1]
+    ids[0], ids[-1] = (1, 2), (298, 297)
+    distances = np.abs(x[ids, 0] - x)
+    check(ids, distances, x)
+
+
+def test_more_queries_than_rows_pass():
+    x, _, indices, distances = lists(n=50, queries=400)
+    check(indices, distances, x)
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.45, False), (0.55, True)])
+def test_distances_are_refused_where_most_queries_have_impossible_ones(share, refused):
+    x, _, indices, distances = lists(queries=200)
+    wrong = np.arange(200) < 200 * share
+    distances[wrong] *= 100
+    if refused:
+        with pytest.raises(InputError, match="contradict the embeddings"):
+            check(indices, distances, x)
+    else:
+        check(indices, distances, x)
+
+
 def test_rows_with_a_single_neighbor_and_none_pass():
-    x, _, indices, distances = lists(k=3)
     for count in (0, 1):
-        indices[:, count:], distances[:, count:] = -1, np.inf
+        x, _, indices, distances = lists(k=3)
+        indices[1:, count:], distances[1:, count:] = -1, np.inf
+        distances[0] *= 100  # one that is impossible is not most of them
         check(indices, distances, x, missing=True)
-        indices[:], distances[:] = lists(k=3)[2:]
 
 
 def test_files_of_any_whole_numbers_and_floats_are_read_by_rows(tmp_path):

@@ -273,6 +273,21 @@ def test_without_images_the_gallery_is_left_out_and_other_times_are_drawn_anew(r
     assert "12346" in (results / "06_report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        ("02_embeddings.json", "<p>300 queries, 3 runs; "),
+        ("03_exact.json", "<p>300 embeddings of 1,280 dimensions, 3 runs; "),
+    ],
+)
+def test_what_a_stage_that_is_gone_had_to_tell_is_left_out(gone, said, results, drive):
+    (results / gone).unlink()
+    (results / "01_images.npy").unlink()  # with them there is a gallery, which needs the lists
+    status, _, err = drive("06_plots.py", results=results)
+    assert status == 0, err
+    assert said in (results / "06_report.html").read_text()
+
+
 @needs_browser
 def test_lists_of_another_system_get_a_page(finished, tmp_path, drive, visit):
     _, flags = lists_of_another_system(finished, tmp_path)
