@@ -288,6 +288,13 @@ def test_what_a_stage_that_is_gone_had_to_tell_is_left_out(gone, said, results, 
     assert said in (results / "06_report.html").read_text()
 
 
+def test_runs_that_are_not_those_measured_are_not_drawn(results, drive):
+    shutil.rmtree(results / "04_hnsw" / RUNS[0])
+    status, _, err = drive("06_plots.py", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "no longer those that were measured: run 05_metrics.py again" in err
+
+
 @needs_browser
 def test_lists_of_another_system_get_a_page(finished, tmp_path, drive, visit):
     _, flags = lists_of_another_system(finished, tmp_path)
