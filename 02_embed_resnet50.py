@@ -84,9 +84,11 @@ def main(args: argparse.Namespace) -> None:
 
     n, dim, rows_at_once, reads, compute = load()
     draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
-    embeddings = draft.array("02_embeddings.npy", (n, dim), np.float32)
+    draft.array("02_embeddings.npy", (n, dim), np.float32)
 
     def store(rows: tuple[int, int], features: np.ndarray) -> None:
+        # Mapped anew for each block: the pages of a mapping count as memory as long as it lives.
+        embeddings = draft.array("02_embeddings.npy", (n, dim), np.float32)
         embeddings[slice(*rows)] = features
         embeddings.flush()
 
@@ -95,9 +97,10 @@ def main(args: argparse.Namespace) -> None:
         blocks.run(rows, compute, store, draft, "embeddings", workers)
     manifest = draft.publish()
 
-    norms = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))
+    stored = (results.load("02_embeddings.npy")[slice(*block)] for block in rows)
+    mean_norm = sum(np.linalg.norm(block, axis=1).sum(dtype=np.float64) for block in stored) / n
     name = parameters["model"] or args.from_file.name
-    columns = (name, n, dim, norms.mean(), manifest["seconds"])
+    columns = (name, n, dim, mean_norm, manifest["seconds"])
     titles = ("embeddings", "rows", "dimensions", "mean norm", "seconds")
     table = pd.DataFrame([columns], columns=titles)
     stage.report(f"embeddings in {results.path('02_embeddings.npy')}", table)
@@ -134,10 +137,10 @@ class Convert(blocks.Portable):
     """Take a block of embeddings from a file."""
 
     def __init__(self, path: Path):
-        self.given = load_array(path)
+        self.path = path
 
     def __call__(self, rows: tuple[int, int]) -> np.ndarray:
-        return to_float32(self.given, *rows)
+        return to_float32(load_array(self.path), *rows)
 
 
 # From the arguments: parameters, inputs, and a function that opens the source of the embeddings.
@@ -196,7 +199,7 @@ def plan_import(args: argparse.Namespace, results: Results) -> Plan:
     rows_at_once = max(1, (64 << 20) // (dim * given.itemsize))
 
     def load() -> Source:
-        moved = rounding_to_float32(given)
+        moved = rounding_to_float32(load_array(args.from_file))
         if moved > 1e-4:
             print(
                 f"warning: rounding to float32 moves the vectors by {moved:.1g} of their distance "

@@ -10,11 +10,13 @@ needed below --folder.
 """
 
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +43,17 @@ def measured(script: str, *arguments: str | Path) -> tuple[float, float]:
     return time.perf_counter() - begun, usage.ru_maxrss * unit / 1e9
 
 
+def make(vectors: Path, rows: int, dim: int) -> None:
+    """Write clustered vectors to a file."""
+    np.save(vectors, clustered(rows, dim, n_clusters=rows // ROWS_PER_CLUSTER))
+
+
 def stages(rows: int, args: argparse.Namespace, folder: Path) -> dict[str, tuple[float, float]]:
     """Each stage's seconds and peak memory for a number of rows."""
     vectors, results = folder / "x.npy", folder / "results"
-    np.save(vectors, clustered(rows, args.dim, n_clusters=rows // ROWS_PER_CLUSTER))
+    # Made in another process: those that are started here take over the peak of this one.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        other.submit(make, vectors, rows, args.dim).result()
     commands = {
         "02": ("02_embed_resnet50.py", "--from-file", vectors),
         "03": ("03_exact_knn.py", "--queries", str(args.queries)),

@@ -72,7 +72,8 @@ def check_lists(
             f"{distances.dtype} {distances.shape}"
         )
     contradicted = 0
-    for start, stop in row_blocks(len(indices), bytes_per_row=64 * indices.shape[1]):
+    bytes_per_row = 64 * indices.shape[1] + 16 * embeddings.shape[1]
+    for start, stop in row_blocks(len(indices), bytes_per_row):
         rows = np.arange(start, stop)
         block = indices[start:stop], distances[start:stop]
         for fault, where in _faults(*block, len(embeddings), missing).items():
