@@ -214,7 +214,7 @@ def test_damaged_results_are_refused_with_the_script_to_run(results, drive):
 )
 def test_a_long_stage_says_beforehand_how_long(script, args, label, results, drive, monkeypatch):
     estimate = blocks.estimate
-    monkeypatch.setattr(blocks, "estimate", lambda *of: 1e4 * estimate(*of))
+    monkeypatch.setattr(blocks, "estimate", lambda *of: 1e7 * estimate(*of))
     status, out, _ = drive(script, *args, "--force", results=results)
     assert status == 0
     assert re.match(rf"{label}: about \d+ minutes\n", out)
