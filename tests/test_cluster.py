@@ -441,7 +441,6 @@ def test_an_outcome_that_dies_with_its_worker_is_computed_again(tmp_path, monkey
 
         # Where the outcome is waited for, nobody looks whether there is a worker.
         too_late = threading.Timer(20, join)
-        too_late.start()
         stack.callback(too_late.cancel)
 
         def wait_and_lose_the_outcome(*args, **how):
@@ -454,6 +453,7 @@ def test_an_outcome_that_dies_with_its_worker_is_computed_again(tmp_path, monkey
             if first.poll() is None:
                 first.kill()
                 first.wait()
+                too_late.start()
                 wait_for(lambda: all(future.status != "finished" for future in done.done))
             return done
 
