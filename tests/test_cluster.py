@@ -96,8 +96,15 @@ def embed(results, *flags):
     """Stage 02 in the background, in blocks so small that there is a middle to it."""
     script, *args = PIPELINE[1]
     command = [sys.executable, ROOT / script, "--results", results, *args, "--batch-size", "1"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*map(str, command), *flags], cwd=ROOT, **pipes)
+    return subprocess.Popen(
+        [*map(str, command), *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it runs in the background ignore interruptions, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.fixture(scope="session")
