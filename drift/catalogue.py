@@ -99,7 +99,8 @@ DRAWINGS = (
         "overlap",
         "Neighborhood overlap",
         "At 1 the index returns exactly the true neighbors; where a line falls, that share of them "
-        "is lost. The dotted line marks the k at which a fixed efSearch is used up.",
+        "is lost. Where efSearch is a fixed number, a dotted line marks the k at which it is used "
+        "up.",
         figures.overlap,
         _told_of("overlap"),
     ),
