@@ -237,9 +237,12 @@ def graph_curves(study: Study, run: str) -> pd.DataFrame:
     """Hubness and orphans over k, where every row was searched for: they describe whole graphs."""
     lists, n = study.measure, len(load_array(study.measure.vectors))
     rows = []
+    exact, before = np.zeros(n, np.int64), 0
     for k in study.grid(run) if len(study.queries) == n else ():
-        for side, pair in (("exact", lists.exact), ("ann", lists.ann[run][k])):
-            counts = metrics.occurrences(pair.read(0, n, k)[0], n)
+        # The exact lists continue each other: only what they grow by is counted.
+        exact += metrics.occurrences(lists.exact.read(0, n, k)[0][:, before:], n)
+        ann, before = metrics.occurrences(lists.ann[run][k].read(0, n, k)[0], n), k
+        for side, counts in (("exact", exact), ("ann", ann)):
             for name, measured in (("hubness", metrics.hubness), ("orphans", metrics.orphans)):
                 rows.append((run, k, f"{name}_{side}", measured(counts), n))
     return pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])

@@ -34,7 +34,7 @@ class Pair(NamedTuple):
         distances : ndarray of float, of this machine's byte order, shape (stop - start, k)
         """
         # Mapped anew each time: the pages of a mapping count as memory as long as it lives.
-        indices, distances = (load_array(path)[start:stop, :k] for path in self)
+        indices, distances = (np.asarray(load_array(path)[start:stop, :k]) for path in self)
         if indices.dtype not in (np.int32, np.int64):
             indices = indices.astype(np.int64)
         return indices, distances.astype(distances.dtype.newbyteorder("="), copy=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from torchvision.models import resnet50
 
@@ -144,6 +145,19 @@ def test_curves_are_the_means_of_the_single_queries(finished):
     single = curves.loc[theirs.index]
     assert (single["ci_low"] <= single["mean"] + 1e-12).all()
     assert (single["mean"] <= single["ci_high"] + 1e-12).all()
+
+
+def test_hubness_and_orphans_are_those_of_the_lists(finished):
+    curves = pd.read_parquet(finished / "05_curves.parquet").set_index(["run", "k", "metric"])
+    exact = np.load(finished / "03_exact_indices.npy")
+    for run in RUNS:
+        for k in GRID:
+            ann = np.load(finished / "04_hnsw" / run / f"k{k:04d}_indices.npy")
+            for side, ids in (("exact", exact[:, :k]), ("ann", ann)):
+                counts = np.bincount(ids[ids >= 0], minlength=N)
+                expected = {"hubness": scipy.stats.skew(counts), "orphans": np.mean(counts == 0)}
+                for name, value in expected.items():
+                    assert curves["mean"][run, k, f"{name}_{side}"] == pytest.approx(value)
 
 
 def test_exhaustive_runs_find_nearly_everything(finished):
