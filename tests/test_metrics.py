@@ -294,6 +294,17 @@ def test_mean_and_last_distance_of_short_rows():
     np.testing.assert_array_equal(metrics.kth_distance(lengths), [6, 2, 3, NAN])
 
 
+def test_recall_of_the_same_neighbors_is_all_in_half_precision_too():
+    exact = np.sort(np.random.default_rng(0).random((200, 10), np.float32), axis=1)
+    half = exact.astype(np.float16)
+    assert (half[:, -1] > exact[:, -1] * (1 + 1e-6)).any()
+    for sides in ((exact, half), (half, exact)):
+        assert (metrics.recall(*sides) == 1).all()
+    farther = exact.copy()
+    farther[:, -1] *= 1 + 1e-5
+    assert (metrics.recall(exact, farther) == 0.9).all()
+
+
 def test_barycenter_shift_of_full_short_and_empty_rows():
     x = np.array([[0, 0], [2, 0], [0, 2], [2, 2], [7, 9]], np.float32)
     exact = np.array([[0, 1, 2, 3]] * 6)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
-from drift import page, report
+from drift import figures, page, provenance, report
 from drift.artifacts import manifest_hash
 from tests.conftest import GRID, RUNS, K, N, shell
 from tests.test_pipeline import lists_of_another_system
@@ -387,3 +387,32 @@ def test_what_is_not_html_is_escaped():
 )
 def test_tables_show_the_ends_of_the_grid(grid, chosen):
     assert report.chosen_ks(grid) == chosen
+
+
+def test_complete_lists_are_the_share_of_queries_that_got_k_neighbors():
+    published = figures.published_curve()
+    metrics = [name for name in published.columns if name not in ("k", "overlap_std")]
+    full = {"kth_squared_distance_ann": 30, "lid_notebook_ann": 30}
+    rows = [("ours", 100, name, 1.0, full.get(name, 40)) for name in metrics]
+    curves = pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])
+    table = report.beside_published(curves, published, {"ours": "Ours"}).set_index(["k", "curve"])
+    assert table[report.COMPLETE][100, "Ours"] == 0.75
+    assert np.isnan(table[report.COMPLETE][100, "published"])
+
+
+def test_speeds_of_runs_on_other_grids_stand_in_ascending_columns():
+    def manifest(*ks):
+        return {
+            "build_seconds": 1.0,
+            "queries_per_second": {str(k): 1000.4 + k for k in ks},
+            "peak_memory_bytes": 1e6,
+        }
+
+    table = provenance.searches(
+        {"a": manifest(10, 40), "b": manifest(15, 35)}, {"a": "A", "b": "B"}
+    )
+    speeds = table.filter(like="queries/s")
+    assert [column.rsplit(" ")[-1] for column in speeds] == ["10", "15", "35", "40"]
+    np.testing.assert_array_equal(
+        speeds, [[1010, np.nan, np.nan, 1040], [np.nan, 1015, 1035, np.nan]]
+    )
