@@ -13,61 +13,30 @@ examples
   python 03_exact_knn.py --scheduler tcp://host:8786  on the workers of a Dask cluster
 """
 
-import argparse
-from pathlib import Path
+from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
 
-import faiss
+# isort: split
+import argparse
+
 import numpy as np
 import pandas as pd
 
-from drift import InputError, blocks, cluster, stage
-from drift.artifacts import Results, load_array
-from drift.draft import Draft
-from drift.exact import FAISS_BLOCK, ExactSearch, check_k, expanded_neighbors
+from drift import InputError
+from drift.pipeline.blocks import compute_blocks
+from drift.pipeline.environment import n_threads
+from drift.pipeline.stage import Stage
+from drift.pipeline.tasks.search import ExactKnn, ExpandedKnn
 from drift.vectors import check_embeddings
-
-STAGE = "03_exact"
-
-
-class Search(blocks.Portable):
-    """Search for the exact neighbors of a block of queries.
-
-    Expanded distances depend on the threads that multiply: wherever they are computed, it is with
-    as many as the stage was started with.
-    """
-
-    def __init__(
-        self,
-        embeddings: Path,
-        queries: Path,
-        k: int,
-        include_self: bool,
-        refine: bool,
-        threads: int,
-    ):
-        self.embeddings, self.queries = load_array(embeddings), load_array(queries)
-        self.k, self.include_self, self.refine, self.threads = k, include_self, refine, threads
-        self.exact: ExactSearch | None = None
-
-    def __call__(self, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
-        wanted = self.queries[slice(*rows)]
-        if not self.refine:
-            faiss.omp_set_num_threads(self.threads)
-            return *expanded_neighbors(self.embeddings, wanted, self.k, self.include_self), 0
-        self.exact = self.exact or ExactSearch(self.embeddings)
-        found = self.exact.neighbors(wanted, self.k, self.include_self)
-        return found.indices, found.distances, found.recomputed
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = stage.parser(__doc__)
-    stage.add_scheduler(parser)
+    parser = cli.parser(__doc__, scheduler=True)
     parser.add_argument(
-        "--k-max", type=stage.integer(1), default=250, metavar="K", help="neighbors of each query"
+        "--k-max", type=cli.integer(1), default=250, metavar="K", help="neighbors of each query"
     )
     parser.add_argument(
         "--queries",
-        type=count_or_all,
+        type=cli.integer_or_all,
         default="all",
         metavar="all|N",
         help="rows to search for: all, or N drawn ones",
@@ -83,13 +52,9 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def count_or_all(text: str) -> int | str:
-    return text if text == "all" else stage.integer(1)(text)
-
-
 def main(args: argparse.Namespace) -> None:
-    results = Results(args.results)
-    inputs = results.require("02_embeddings.npy")
+    stage = Stage("03_exact", args)
+    (embeddings,) = stage.require("02_embeddings.npy")
     parameters = {
         "k_max": args.k_max,
         "queries": args.queries,
@@ -97,70 +62,53 @@ def main(args: argparse.Namespace) -> None:
         "refine": not args.no_refine,
         "seed": args.seed,
     }
-    embeddings = results.load("02_embeddings.npy")
-    n, d = embeddings.shape
+    if stage.begin(parameters):
+        queries = choose_queries(args, stage.read("02_embeddings.npy"))
+        shape = (len(queries), args.k_max)
+        search = (embeddings, stage.save("03_queries.npy", queries), args.k_max, args.include_self)
+        threads = n_threads()
+        search = ExpandedKnn(*search, threads) if args.no_refine else ExactKnn(*search)
+        stage.create("03_exact_indices.npy", shape, np.int32)
+        stage.create("03_exact_distances.npy", shape, np.float32)
+        for rows, found in compute_blocks(stage, search, search.blocks(), "exact neighbors"):
+            stage.write("03_exact_indices.npy", rows, found.indices)
+            stage.write("03_exact_distances.npy", rows, found.distances)
+            stage.checkpoint(rows, recomputed=found.recomputed)
+        recomputed = stage.total("recomputed")
+        stage.commit(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
+    print_summary(stage)
+
+
+def choose_queries(args: argparse.Namespace, embeddings: np.ndarray) -> np.ndarray:
+    """The rows to search for, once the embeddings are known to have enough of them."""
+    from drift.exact import check_k
+
+    n = len(embeddings)
     check_embeddings(embeddings)
     check_k(args.k_max, n, args.include_self)
-    queries = np.arange(n, dtype=np.int32)
-    if args.queries != "all":
-        if args.queries > n:
-            raise InputError(f"--queries {args.queries} is more than the {n} embeddings there are")
-        queries = np.sort(
-            np.random.default_rng(args.seed).choice(queries, size=args.queries, replace=False)
-        )
-    if stage.up_to_date(results, STAGE, parameters, inputs, args.force):
-        return
-    # The search maps the file by itself: memory that is mapped twice would be counted twice.
-    del embeddings
+    rows = np.arange(n, dtype=np.int32)
+    if args.queries == "all":
+        return rows
+    if args.queries > n:
+        raise InputError(f"--queries {args.queries} is more than the {n} embeddings there are")
+    return np.sort(np.random.default_rng(args.seed).choice(rows, args.queries, replace=False))
 
-    draft = Draft(results, STAGE, parameters, inputs, fresh=args.force)
-    draft.save("03_queries.npy", queries)
-    indices = draft.array("03_exact_indices.npy", (len(queries), args.k_max), np.int32)
-    distances = draft.array("03_exact_distances.npy", (len(queries), args.k_max), np.float32)
-    search = Search(
-        results.path("02_embeddings.npy").absolute(),
-        draft.path("03_queries.npy").absolute(),
-        args.k_max,
-        args.include_self,
-        not args.no_refine,
-        faiss.omp_get_max_threads(),
-    )
 
-    def store(rows: tuple[int, int], found: tuple[np.ndarray, np.ndarray, int]) -> dict[str, int]:
-        indices[slice(*rows)], distances[slice(*rows)], recomputed = found
-        indices.flush()
-        distances.flush()
-        return {"recomputed": recomputed}
-
-    # A query's vector, and its candidates with their distances in the making. Expanded distances
-    # are kept as they come: there blocks are whole numbers of FAISS's own, so that cutting the
-    # queries changes no rounding.
-    bytes_per_row = d * 4 + args.k_max * 64
-    budget, multiple = (256 << 20, FAISS_BLOCK) if args.no_refine else (64 << 20, 1)
-    query_blocks = blocks.row_blocks(len(queries), bytes_per_row, budget, multiple)
-    reads = [results.path(name) for name in inputs]
-    with cluster.connect(args.scheduler, reads, args.threads) as workers:
-        if workers is None:
-            n_queries = len(queries)
-            seconds = blocks.estimate(query_blocks, search, draft, n_queries, lambda *rows: rows)
-            blocks.announce(seconds, "exact neighbors")
-        blocks.run(query_blocks, search, store, draft, "exact neighbors", workers)
-    recomputed = sum(facts["recomputed"] for facts in draft.done.values())
-    manifest = draft.publish(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
-
-    if args.include_self:
+def print_summary(stage: Stage) -> None:
+    manifest = stage.manifest()
+    names = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
+    queries, indices, distances = map(stage.results.load, names)
+    if manifest["parameters"]["include_self"]:
         off = (distances[indices == queries[:, None]] > 0).mean()
         print(f"{off:.1%} of the queries are not at distance 0 from themselves")
-    ks = [k for k in (1, 10, 50, 100, 250) if k <= args.k_max]
-    table = pd.DataFrame(
-        {"k": ks, "mean distance to the k-th": [distances[:, k - 1].mean() for k in ks]}
-    )
-    seconds = manifest["seconds"]
-    stage.report(
-        f"{len(queries)} exact lists in {results.path('03_exact_indices.npy')}, {seconds:.1f} s",
-        table,
+    ks = [k for k in (1, 10, 50, 100, 250) if k <= distances.shape[1]]
+    means = [distances[:, k - 1].mean() for k in ks]
+    path, seconds = stage.results.path("03_exact_indices.npy"), manifest["seconds"]
+    cli.print_table(
+        f"{len(queries)} exact lists in {path}, {seconds:.1f} s",
+        pd.DataFrame({"k": ks, "mean distance to the k-th": means}),
     )
 
 
 if __name__ == "__main__":
-    stage.run(main, arguments())
+    cli.run(main, arguments())

@@ -28,7 +28,7 @@ measure:
 
 notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, beside its published curve
 	mkdir -p results-notebook
-	cp $(RESULTS)/02_embeddings.* results-notebook/
+	cp $(RESULTS)/01_images.* $(RESULTS)/02_embeddings.* results-notebook/
 	$(BIN)/python 03_exact_knn.py --results results-notebook --include-self --no-refine
 	$(BIN)/python 04_hnsw_search.py --results results-notebook --runs faiss:50
 	$(BIN)/python 05_metrics.py --results results-notebook

@@ -60,9 +60,9 @@ def main() -> None:
 def measure(args: argparse.Namespace, folder: Path) -> pd.DataFrame:
     def run(script: str, results: str, *flags: str) -> float:
         command = [sys.executable, ROOT / script, "--results", folder / results, *flags]
-        begun = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     np.save(folder / "x.npy", clustered(args.rows, args.dim))
     images = ("--dataset", "photos", "--n-images", str(args.images))

@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from drift import backbones, embedding, images
+from drift.images import CROP, LITE0, RANDOM, backbones, embedding
+from drift.images.photos import photo_crops
 from drift.metrics import neighborhood_overlap
 
 K = 50
@@ -42,12 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=["resnet50", backbones.LITE0])
+    parser.add_argument("--models", nargs="+", default=["resnet50", LITE0])
     parser.add_argument("--n-images", type=int, default=320, help="for the neighbors")
     parser.add_argument("--timed", type=int, default=64, help="images of one timing")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of timings of each way")
     args = parser.parse_args()
-    pixels = images.photo_crops(args.n_images, seed=0).read(0, args.n_images)
+    pixels = photo_crops(args.n_images, seed=0).read(0, args.n_images)
     for model in args.models:
         print(f"\n{model} on {torch.get_num_threads()} threads")
         print(compare(model, pixels, args.timed, args.rounds).to_string(index=False), flush=True)
@@ -55,7 +56,7 @@ def main() -> None:
 
 def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.DataFrame:
     """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
-    weights = None if model == backbones.LITE0 else backbones.RANDOM
+    weights = None if model == LITE0 else RANDOM
     backbone = backbones.load(model, backbones.find_weights(model, weights))
     published = as_published(model, backbone)
     timed = pixels[:n_timed]
@@ -85,7 +86,7 @@ def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.Dat
 
 def as_published(model: str, backbone: backbones.Backbone) -> backbones.Backbone:
     """The backbone with the network of its package untouched: we change EfficientNet-Lite's."""
-    if model != backbones.LITE0:
+    if model != LITE0:
         return backbone
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -129,7 +130,7 @@ def rate(work: Callable[[], object], n: int) -> float:
 def flops_per_image(backbone: backbones.Backbone) -> int:
     """Operations of the network, two for each multiplication with its addition."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        backbone.network(torch.zeros(1, 3, backbones.CROP, backbones.CROP))
+        backbone.network(torch.zeros(1, 3, CROP, CROP))
     return counter.get_total_flops()
 
 

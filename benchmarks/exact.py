@@ -57,9 +57,9 @@ def main() -> None:
     seconds = {name: [] for name in contenders}
     for _ in range(args.rounds):
         for name, run in contenders.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             recomputed = run()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
             if run is ours:
                 print(f"{recomputed} of {args.rows} queries recomputed", file=sys.stderr)
     table = pd.DataFrame(seconds)

@@ -30,9 +30,9 @@ ROOT = Path(__file__).parent.parent
 ROWS_PER_CLUSTER = 100
 
 
-def measured(script: str, *arguments: str | Path) -> tuple[float, float]:
+def measure(script: str, *arguments: str | Path) -> tuple[float, float]:
     """Seconds and peak memory in GB of a script."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, script, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL
     )
@@ -40,7 +40,7 @@ def measured(script: str, *arguments: str | Path) -> tuple[float, float]:
     if status != 0:
         raise SystemExit(f"{script} ended with status {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - begun, usage.ru_maxrss * unit / 1e9
+    return time.perf_counter() - start, usage.ru_maxrss * unit / 1e9
 
 
 def make(vectors: Path, rows: int, dim: int) -> None:
@@ -62,14 +62,14 @@ def stages(rows: int, args: argparse.Namespace, folder: Path) -> dict[str, tuple
         "06": ("06_plots.py",),
     }
     return {
-        stage: measured(script, "--results", results, *arguments)
+        stage: measure(script, "--results", results, *arguments)
         for stage, (script, *arguments) in commands.items()
     }
 
 
-def table(of_rows: dict[int, dict[str, float]]) -> str:
+def table(by_rows: dict[int, dict[str, float]]) -> str:
     """A line for each number of rows, and the exponents of growth."""
-    frame = pd.DataFrame(of_rows).T.rename_axis("rows")
+    frame = pd.DataFrame(by_rows).T.rename_axis("rows")
     if len(frame) > 1:
         slopes = np.polyfit(np.log(frame.index.to_numpy(float)), np.log(frame.to_numpy()), 1)[0]
         frame.loc["exponent"] = slopes
@@ -89,11 +89,11 @@ def main() -> None:
     seconds, memory = {}, {}
     for rows in args.rows:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            of_stage = stages(rows, args, Path(folder))
+            by_stage = stages(rows, args, Path(folder))
         seconds[rows], memory[rows] = (
-            {stage: pair[part] for stage, pair in of_stage.items()} for part in (0, 1)
+            {stage: pair[part] for stage, pair in by_stage.items()} for part in (0, 1)
         )
-        print(f"{rows} rows: {of_stage}", file=sys.stderr)
+        print(f"{rows} rows: {by_stage}", file=sys.stderr)
     print(f"{args.dim} dimensions, {args.queries} queries, {' '.join(args.runs)}")
     print(f"\nseconds of each stage\n{table(seconds)}")
     print(f"\npeak memory of each stage in GB\n{table(memory)}")

@@ -11,6 +11,6 @@ def clustered(n: int, d: int, n_clusters: int = 100, spread: float = 0.5) -> np.
     x = np.empty((n, d), np.float32)
     for start in range(0, n, 1000):
         stop = min(start + 1000, n)
-        of = rng.integers(n_clusters, size=stop - start)
-        x[start:stop] = centers[of] + spread * scale * rng.normal(size=(stop - start, d))
+        cluster = rng.integers(n_clusters, size=stop - start)
+        x[start:stop] = centers[cluster] + spread * scale * rng.normal(size=(stop - start, d))
     return np.maximum(x + 0.1, 0, out=x)

@@ -10,16 +10,23 @@ import faiss
 import numpy as np
 
 from drift import InputError
-from drift.blocks import row_blocks
-from drift.vectors import center, check_embeddings
+from drift.vectors import (
+    UNIT_ROUNDOFF,
+    center,
+    check_embeddings,
+    expansion_error,
+    pair_distances,
+    row_blocks,
+    smallest_value,
+)
 
-# Rounding to float32 changes a number by at most this share of it.
-UNIT_ROUNDOFF = 2.0**-24
 # Candidates proposed beyond those asked for. They cost next to nothing, and the farther the last of
 # them is, the more rounding the certificate of `ExactSearch.neighbors` can stand.
 SLACK = 32
 # Rows by the nearest of which queries are put together before their candidates are read.
 ANCHORS = 128
+# Squares of what is smaller may vanish in float32, or lose bits.
+SMALLEST_SAFE = 2.0**-60
 # Queries that FAISS multiplies at a time. The rounding of a row depends on the product's shape.
 FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
 
@@ -31,9 +38,11 @@ class ExactNeighbors:
     Attributes
     ----------
     indices : ndarray of int32, shape (Q, k)
-        Neighbors by ascending distance, those at the same distance by ascending id.
+        Neighbors by ascending distance, those at the same distance by ascending id. What counts is
+        the distance in double precision, rounded to float32.
     distances : ndarray of float32, shape (Q, k)
-        Euclidean, not squared.
+        Euclidean, not squared. Where the order could depend on it they are taken in double
+        precision; elsewhere they are float32 sums, off by at most (d + 5) / 2 units of 2^-24.
     recomputed : int
         Queries for which the proposal was not certain, and every distance was computed directly.
     """
@@ -65,6 +74,8 @@ class ExactSearch:
         n = len(embeddings)
         _, anchor = faiss.knn(self._centered, self._centered[:: max(1, n // ANCHORS)], 1)
         self._anchor = anchor[:, 0]
+        # Two float32 numbers that are not the same differ by 2^-24 of the smaller one at the least.
+        self._can_vanish = smallest_value(embeddings) * UNIT_ROUNDOFF < SMALLEST_SAFE
 
     def neighbors(self, queries: np.ndarray, k: int, include_self: bool = False) -> ExactNeighbors:
         """The k nearest rows of each query row.
@@ -126,12 +137,13 @@ class ExactSearch:
         # The k-th distance is known up to rounding already. A candidate that is farther by twice
         # of that, and twice again for what rounding adds to the bound, need not be measured.
         kth = expanded[:, min(k, proposed - 1)].astype(np.float64)
-        beyond = kth + 4 * rounding * (2 * norm + np.sqrt(np.maximum(kth, 0))) ** 2
+        vanished = 4 * d * SMALLEST_SAFE**2
+        beyond = kth + 4 * rounding * (2 * norm + np.sqrt(np.maximum(kth, 0))) ** 2 + vanished
         candidates[expanded > beyond[:, None]] = -1
         indices, distances = self._nearest(queries, candidates, k, include_self)
 
         radius = distances[:, -1].astype(np.float64)
-        bound = rounding * (2 * norm + radius) ** 2
+        bound = rounding * (2 * norm + radius) ** 2 + vanished
         uncertain = np.flatnonzero((expanded[:, -1] <= radius**2 + bound) & (proposed < n))
         for start, stop in row_blocks(len(uncertain), bytes_per_row=n * 32):
             rows = uncertain[start:stop]
@@ -153,92 +165,54 @@ class ExactSearch:
         order = np.argsort(distances, axis=1)
         candidates = np.take_along_axis(candidates, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
-        tied = near_ties(distances, self._embeddings.shape[1])
-        # Beyond k only those matter that hang together with the k-th.
-        tied[:, k:] &= np.logical_and.accumulate(tied[:, k:], axis=1)
-        at, column = np.nonzero(tied)
-        others = candidates[at, column]
-        distances[at, column] = pair_distances(self._embeddings, queries[at], others)
+        tied = near_ties(distances, k, self._embeddings.shape[1], self._can_vanish)
+        row, column = np.nonzero(tied)
+        others = candidates[row, column]
+        distances[row, column] = pair_distances(self._embeddings, queries[row], others)
         candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
 
 
-def expansion_error(d: int) -> float:
-    """Bound of the error of |x|^2 - 2xy + |y|^2 in float32, as a share of (|x| + |y|)^2.
+def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.ndarray:
+    """Which of sorted direct distances float32 may have put in a wrong order among the first k.
 
-    It covers every rounding of centered vectors of d dimensions on the way.
-    """
-    return (2 * d + 16) * UNIT_ROUNDOFF
-
-
-def expanded_neighbors(
-    embeddings: np.ndarray, queries: np.ndarray, k: int, include_self: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows as ``IndexFlatL2`` gives them, by expanded float32 distances.
-
-    The distance of a row to itself is rounding noise here, not quite 0, and close neighbors can
-    change places.
-
-    Parameters and errors are those of `ExactSearch.neighbors`.
-
-    Returns
-    -------
-    indices : ndarray of int32, shape (Q, k)
-    distances : ndarray of float32, shape (Q, k)
-        Euclidean, not squared.
-    """
-    check_k(k, len(embeddings), include_self)
-    points = np.ascontiguousarray(embeddings[queries])
-    squared, indices = faiss.knn(points, embeddings, k if include_self else k + 1)
-    distances = np.sqrt(squared)
-    if not include_self:
-        indices, distances = drop_self(indices, distances, queries)
-    return indices.astype(np.int32), distances
-
-
-def near_ties(distances: np.ndarray, d: int) -> np.ndarray:
-    """Which of sorted direct distances are too close to a neighbor's for float32 to order them.
-
-    Rounding errors are as often up as down, so those of a sum of d squares add up like a random
-    walk: in units of 2^-24 of the sum, to a standard deviation of about sqrt(d) / 3 when the terms
-    are added one by one, and to a quarter of it in four lanes, as the narrowest vector units do it.
-    A root has half the error of its square. The gap of sqrt(d / 8) + 8 units between two distances
-    is more than six standard deviations of their difference then, whatever d is.
+    Of d squared differences, each rounded three times on the way, the float32 sum is off by at most
+    d + 2 units of 2^-24 of itself, in whatever order and in however many lanes it is taken, and by
+    a unit more for squares that vanish. A root has half the error of its square, and a rounding of
+    its own. So two distances d + 5 units apart are in order; any closer ones are too close.
 
     Parameters
     ----------
-    distances : ndarray of float32, shape (Q, k)
-        Ascending in each row. Zero is exact, since no rounding makes a sum of squares zero.
+    distances : ndarray of float32, shape (Q, c)
+        Ascending in each row, c >= k.
+    k : int
+        Beyond it only those matter that are too close to the k-th.
     d : int
         Dimensions.
+    can_vanish : bool
+        Whether there can be differences whose squares float32 does not hold. Where there are none,
+        a distance of 0 is exact.
 
     Returns
     -------
-    ndarray of bool, shape (Q, k)
+    ndarray of bool, shape (Q, c)
 
     References
     ----------
-    Higham and Mary (2019), A new approach to probabilistic rounding error analysis.
+    Higham (2002), Accuracy and stability of numerical algorithms, section 4.2.
     """
-    gap = (np.sqrt(d / 8) + 8) * UNIT_ROUNDOFF
+    gap = (d + 5) * UNIT_ROUNDOFF / (1 - (d + 5) * UNIT_ROUNDOFF)
     with np.errstate(invalid="ignore"):
         close = np.diff(distances, axis=1) <= gap * distances[:, 1:]
-    close &= np.isfinite(distances[:, 1:]) & (distances[:, 1:] > 0)
     tied = np.zeros(distances.shape, bool)
     tied[:, 1:] |= close
     tied[:, :-1] |= close
-    return tied
-
-
-def pair_distances(embeddings: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Euclidean distances of pairs of rows in double precision, rounded to float32; (P,)."""
-    distances = np.empty(len(rows), np.float32)
-    # Blocks that stay in the processor's cache are twice as fast.
-    for start, stop in row_blocks(len(rows), embeddings.shape[1] * 16, budget=2 << 20):
-        pair = embeddings[rows[start:stop]], embeddings[others[start:stop]]
-        difference = np.subtract(*pair, dtype=np.float64)
-        distances[start:stop] = np.sqrt(np.einsum("pd,pd->p", difference, difference))
-    return distances
+    # Up to d squares of up to SMALLEST_SAFE^2 are missing: beyond this less than a unit of the sum.
+    floor = d**0.5 * SMALLEST_SAFE / UNIT_ROUNDOFF**0.5 if can_vanish else 0.0
+    tied = np.where(distances <= floor, can_vanish, tied)
+    limit = np.maximum(distances[:, k - 1 : k].astype(np.float64) * (1 + 2 * gap), floor)
+    tied[:, k:] &= distances[:, k:] <= limit
+    return tied & np.isfinite(distances)
 
 
 def neighbor_distances(

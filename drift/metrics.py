@@ -1,22 +1,41 @@
 """How the neighborhoods of an approximate index differ from the exact ones.
 
-Every function takes neighbor lists, arrays with a row for each query and a column for each neighbor
-in ascending order of distance, from whatever system they come. A neighbor that a system failed to
-return is id -1 at distance +inf, at the end of its row. Results are float64, one value for each
-query.
+Every function takes neighbor lists, with a row for each query and a column for each neighbor in
+ascending order of distance, from whatever system they come: arrays, or lists of Python, with ids of
+any whole-number type and size. A neighbor that a system failed to return is id -1 at distance +inf,
+at the end of its row; unsigned ids have no -1, and the largest of them is an id like any other.
+Lists that cannot be measured are refused by an `InputError` that says which row. Results are
+float64, one value for each query.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
-import torch
+from numpy.typing import ArrayLike
 
-from drift.blocks import row_blocks
-from drift.neighborhoods import STEPS_BUDGET, Step, steps
-from drift.neighborhoods import neighborhood_overlap as neighborhood_overlap
-from drift.vectors import center
+from drift import InputError
+from drift.distances import (
+    Neighborhoods,
+    distance_ratios,
+    kth_distances,
+    lids,
+    mean_distances,
+    recalls,
+)
+from drift.neighbor_lists import (
+    as_distances,
+    as_ids,
+    checked_distances,
+    checked_pair,
+    refuse_faulty_ids,
+    refuse_faulty_lists,
+    refuse_other_shape,
+)
+from drift.set_differences import TABLE_BUDGET, barycenter_shifts, set_differences
+from drift.set_differences import neighborhood_overlap as neighborhood_overlap
+from drift.vectors import row_blocks
 
 
 @dataclass(frozen=True)
@@ -43,6 +62,7 @@ METRICS = (
     Metric("mean_distance_ann", "mean distance to the neighbors returned"),
     Metric("kth_distance_exact", "distance to the k-th exact neighbor"),
     Metric("kth_distance_ann", "distance to the last neighbor returned"),
+    Metric("distance_ratio", "exact over returned distance, mean over ranks (missing: 0)"),
     Metric("barycenter_shift", "distance between the barycenters of the two neighborhoods"),
     Metric(
         "barycenter_shift_relative", "barycenter shift over the distance to the k-th exact neighbor"
@@ -50,12 +70,6 @@ METRICS = (
     Metric("lid_exact", "local intrinsic dimensionality from the exact distances"),
     Metric("lid_ann", "local intrinsic dimensionality from the distances returned"),
     Metric("lid_difference", "LID with the index minus exact LID"),
-)
-NOTEBOOK_METRICS = (
-    Metric("kth_squared_distance_exact", "squared distance to the k-th exact neighbor"),
-    Metric("kth_squared_distance_ann", "squared distance to the k-th neighbor returned"),
-    Metric("lid_notebook_exact", "LID as the notebook computed it, exact"),
-    Metric("lid_notebook_ann", "LID as the notebook computed it, with the index"),
 )
 GRAPH_METRICS = (
     Metric("hubness_exact", "skewness of the k-occurrence counts, exact"),
@@ -65,76 +79,85 @@ GRAPH_METRICS = (
 )
 
 
-def measure(
-    exact_indices: np.ndarray,
-    exact_distances: np.ndarray,
-    ann: Mapping[int, tuple[np.ndarray, np.ndarray]],
+def compute_metrics(
+    exact_indices: ArrayLike,
+    exact_distances: ArrayLike,
+    ann: Mapping[int, tuple[ArrayLike, ArrayLike]],
     embeddings: np.ndarray,
+    queries: np.ndarray | None = None,
+    norms: np.ndarray | None = None,
+    threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """All of `METRICS`, for lists of G lengths in one pass.
 
+    Overlap, recall, the share found and the barycenter shift are of the lists as they are. Where
+    those contain the query itself, distances, `distance_ratio` and LID leave it out by its id, and
+    are of the k or k - 1 neighbors that remain.
+
     Parameters
     ----------
-    exact_indices : ndarray of int, shape (Q, K)
+    exact_indices : array_like of int, shape (Q, K)
         Ids of the exact neighbors, rows of `embeddings`; the exact list of length k is the first k.
-    exact_distances : ndarray of float, shape (Q, K)
+    exact_distances : array_like of float, shape (Q, K)
         Their Euclidean distances.
-    ann : mapping of int to (ndarray of int, ndarray of float), shape (Q, k) each
+    ann : mapping of int to (array_like of int, array_like of float), shape (Q, k) each
         For each length k <= K, ascending, ids and distances that the index returned.
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors. The barycenter shift is the norm of float32 sums of them, good to about 1e-7
-        of their distance from the origin: give `drift.vectors.center` of them.
+    embeddings : ndarray of float, shape (N, d)
+        The vectors; a memory map will do.
+    queries : ndarray of int, shape (Q,), optional
+        Ids of the queries, to leave them out; None where they have no id among the rows.
+    norms : ndarray of float, shape (N,), optional
+        Norms of the vectors from which the exact distances were taken, where that was done by
+        |x|^2 - 2xy + |y|^2 in float32. Recall then forgives what rounding can have done to r_k
+        (`drift.vectors.expansion_noise`), and distances that cannot be told from 0, those of near
+        duplicates, count as 0 in `distance_ratio` and LID, on both sides alike.
+    threads : int
+        Blocks of queries that are worked on at a time. The results do not depend on it.
 
     Returns
     -------
     dict of ndarray of float64, shape (G, Q)
         In the order of `METRICS`.
+
+    Raises
+    ------
+    InputError
+        When shapes do not fit each other, or a row holds what cannot be, an id twice for instance.
     """
-    ks = list(ann)
-    common, shift = _compare(exact_indices, [ids for ids, _ in ann.values()], embeddings)
-    kth_exact = exact_distances[:, np.array(ks) - 1].T.astype(np.float64)
-    lid_exact = _lids(exact_distances, ks)
-    lid_ann = np.stack([lid(distances) for _, distances in ann.values()])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = shift / kth_exact
-    return {
-        "overlap": common / np.array(ks)[:, None],
-        "recall": np.stack([recall(exact_distances[:, :k], ann[k][1]) for k in ks]),
-        "found": np.stack([found(ids) for ids, _ in ann.values()]),
-        "mean_distance_exact": _mean_distances(exact_distances, ks),
-        "mean_distance_ann": np.stack([mean_distance(distances) for _, distances in ann.values()]),
-        "kth_distance_exact": kth_exact,
-        "kth_distance_ann": np.stack([kth_distance(distances) for _, distances in ann.values()]),
-        "barycenter_shift": shift,
-        "barycenter_shift_relative": np.where(np.isfinite(relative), relative, np.nan),
-        "lid_exact": lid_exact,
-        "lid_ann": lid_ann,
-        "lid_difference": lid_ann - lid_exact,
-    }
+    exact = as_ids(exact_indices, "exact ids"), as_distances(exact_distances)
+    n_queries, longest = exact[0].shape
+    sides = [("exact", longest, exact)]
+    for k, (ids, distances) in ann.items():
+        sides.append((f"ANN (k = {k})", k, (as_ids(ids, "ANN ids"), as_distances(distances))))
+    for name, k, (ids, distances) in sides:
+        if not ids.shape == distances.shape == (n_queries, k) or k > longest:
+            raise InputError(
+                f"{name}: ids and distances must be of shape ({n_queries}, {k}), no longer than "
+                f"the {longest} exact ones, not {ids.shape} and {distances.shape}"
+            )
+    if queries is not None and len(queries) != n_queries:
+        raise InputError(f"neighbor lists are of {n_queries} queries, not of {len(queries)}")
+
+    def block_metrics(block: tuple[int, int]) -> dict[str, np.ndarray]:
+        rows = slice(*block)
+        left_out = None if queries is None else np.asarray(queries)[rows]
+
+        def usable(name: str, ids: np.ndarray, distances: np.ndarray) -> Neighborhoods:
+            ids, distances, (n, d) = ids[rows], distances[rows], embeddings.shape
+            refuse_faulty_lists(ids, distances, f"{name}:", n, first_row=rows.start)
+            if ids.dtype not in (np.int32, np.int64):
+                ids = ids.astype(np.int64)
+            return Neighborhoods.leave_out(left_out, ids, distances, norms, d)
+
+        exact, *others = [usable(name, *side) for name, _, side in sides]
+        return _block_metrics(exact, others, embeddings)
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(block_metrics, _query_blocks(exact[0], embeddings)))
+    return {metric.name: np.hstack([part[metric.name] for part in parts]) for metric in METRICS}
 
 
-def measure_notebook(
-    exact_distances: np.ndarray, ann: Mapping[int, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """All of `NOTEBOOK_METRICS`, for lists that include the query itself; else as `measure`.
-
-    A row that came back short has no k-th distance, and is NaN.
-    """
-    exact = [exact_distances[:, :k] for k in ann]
-    returned = [distances for _, distances in ann.values()]
-    kth_exact, kth_ann = (
-        np.stack([distances[:, -1] for distances in side]).astype(np.float64)
-        for side in (exact, returned)
-    )
-    return {
-        "kth_squared_distance_exact": kth_exact**2,
-        "kth_squared_distance_ann": np.where(np.isfinite(kth_ann), kth_ann, np.nan) ** 2,
-        "lid_notebook_exact": np.stack([lid_notebook(distances) for distances in exact]),
-        "lid_notebook_ann": np.stack([lid_notebook(distances) for distances in returned]),
-    }
-
-
-def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray:
+def recall(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
     """Share of k neighbors no farther than the exact k-th one, up to one part in a million.
 
     Distances of half precision are compared up to what they can tell apart. Unlike the overlap it
@@ -142,7 +165,7 @@ def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray
 
     Parameters
     ----------
-    exact_distances, ann_distances : ndarray of float, shape (Q, k)
+    exact_distances, ann_distances : array_like of float, shape (Q, k)
         Ascending distances.
 
     Returns
@@ -154,103 +177,115 @@ def recall(exact_distances: np.ndarray, ann_distances: np.ndarray) -> np.ndarray
     ----------
     Aumueller, Bernhardsson and Faithfull (2020), ANN-Benchmarks, section 2.
     """
-    k = exact_distances.shape[1]
-    both = exact_distances, ann_distances
-    tolerance = max(1e-6, *(np.finfo(distances.dtype).eps for distances in both))
-    radius = exact_distances[:, -1:].astype(np.float64) * (1 + tolerance)
-    near = np.isfinite(ann_distances) & (ann_distances <= radius)
-    return np.minimum(near.sum(axis=1), k) / k
+    exact, ann = checked_pair(exact_distances, ann_distances)
+    return recalls(exact, [ann])[0]
 
 
-def found(ann_indices: np.ndarray) -> np.ndarray:
+def found(ann_indices: ArrayLike) -> np.ndarray:
     """Share of the k neighbors asked for that were returned; (Q, k) ids to (Q,) in 0 to 1."""
-    return (ann_indices >= 0).mean(axis=1)
+    refuse_faulty_ids(ids := as_ids(ann_indices))
+    return (ids >= 0).mean(axis=1)
 
 
-def mean_distance(distances: np.ndarray) -> np.ndarray:
+def mean_distance(distances: ArrayLike) -> np.ndarray:
     """Mean of the distances returned, (Q, k) to (Q,); NaN where there is none."""
-    return _mean_distances(distances, [distances.shape[1]])[0]
+    distances = checked_distances(distances)
+    return mean_distances(distances, [distances.shape[1]])[0]
 
 
-def kth_distance(distances: np.ndarray) -> np.ndarray:
+def kth_distance(distances: ArrayLike) -> np.ndarray:
     """The last distance returned, the neighborhood's radius, (Q, k) to (Q,); NaN without any."""
-    count = np.isfinite(distances).sum(axis=1)
-    last = np.take_along_axis(distances, np.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
-    return np.where(count > 0, last, np.nan).astype(np.float64)
+    distances = checked_distances(distances)
+    return kth_distances(distances, [distances.shape[1]])[0]
+
+
+def distance_ratio(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
+    """Mean over the ranks of the exact distance over the one returned, missing ones counting 0.
+
+    Parameters
+    ----------
+    exact_distances, ann_distances : array_like of float, shape (Q, k)
+        Ascending Euclidean distances, without the query itself.
+
+    Returns
+    -------
+    ndarray of float64, shape (Q,)
+        From 0 to 1: no term is above 1, and one is 1 where the distance returned is 0. NaN where
+        there are no exact neighbors.
+
+    References
+    ----------
+    Patella and Ciaccia (2008), The many facets of approximate similarity search: of the ratio's
+    inverse, without missing neighbors.
+    """
+    exact, ann = checked_pair(exact_distances, ann_distances)
+    return distance_ratios(exact, [ann])[0]
 
 
 def barycenter_shift(
-    embeddings: np.ndarray, exact_indices: np.ndarray, ann_indices: np.ndarray
+    embeddings: np.ndarray, exact_indices: ArrayLike, ann_indices: ArrayLike
 ) -> np.ndarray:
     """Distance between the mean of the exact neighbors and the mean of those that were returned.
 
     Parameters
     ----------
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors. A centered copy is made of them: the shift is good to about 1e-7 of their
-        distance from their mean.
-    exact_indices, ann_indices : ndarray of int, shape (Q, k)
+    embeddings : ndarray of float, shape (N, d)
+        The vectors.
+    exact_indices, ann_indices : array_like of int, shape (Q, k)
         Ids of the neighbors.
 
     Returns
     -------
     ndarray of float64, shape (Q,)
-        In the unit of the embeddings; NaN where nothing was returned.
+        In the unit of the embeddings, to a millionth of itself; NaN where nothing was returned.
     """
-    _, (shift,) = _compare(exact_indices, [ann_indices], center(embeddings))
+    lists = as_ids(exact_indices, "exact ids"), as_ids(ann_indices, "ANN ids")
+    refuse_other_shape(*lists)
+    shift = np.empty(len(lists[0]))
+    for start, stop in _query_blocks(lists[0], embeddings):
+        exact, ann = (ids[start:stop] for ids in lists)
+        refuse_faulty_ids(exact, "exact ids:", len(embeddings), start)
+        refuse_faulty_ids(ann, "ANN ids:", len(embeddings), start)
+        exact, ann = exact.astype(np.int64), ann.astype(np.int64)
+        steps = list(set_differences(exact, [ann], len(embeddings)))
+        (shift[start:stop],) = barycenter_shifts(steps, embeddings)
     return shift
 
 
-def lid(distances: np.ndarray) -> np.ndarray:
-    """Local intrinsic dimensionality by maximum likelihood.
+def lid(distances: ArrayLike) -> np.ndarray:
+    """Local intrinsic dimensionality, the maximum likelihood estimate without its bias.
 
-    With r_1 <= ... <= r_m the distances returned it is -1 over the mean of ln(r_i / r_m), i = 1 ..
-    m - 1, zero distances left out of the mean.
+    Over the p positive distances r_1 <= ... <= r_m returned it is -(p - 2) over the sum of
+    ln(r_i / r_m); the last one, whose logarithm is 0, is counted in p. Levina and Bickel (2005)
+    have p - 1 in place of p - 2, which MacKay and Ghahramani (2005) show to be too much on average
+    by a factor of (p - 1) / (p - 2): 12 % at k = 10.
 
     Parameters
     ----------
-    distances : ndarray of float, shape (Q, k)
+    distances : array_like of float, shape (Q, k)
         Ascending Euclidean distances, not squared, without the query itself.
 
     Returns
     -------
     ndarray of float64, shape (Q,)
-        NaN with fewer than two positive distances, or when they are all equal.
+        NaN with fewer than three positive distances, or when they are all equal.
 
     References
     ----------
     Levina and Bickel (2005), Maximum likelihood estimation of intrinsic dimension.
+    MacKay and Ghahramani (2005), Comments on "Maximum likelihood estimation of intrinsic dimension"
+    by E. Levina and P. Bickel.
     Amsaleg et al. (2015), Estimating local intrinsic dimensionality.
     """
-    return _lids(distances, [distances.shape[1]])[0]
+    distances = checked_distances(distances)
+    return lids(distances, [distances.shape[1]])[0]
 
 
-def lid_notebook(distances: np.ndarray) -> np.ndarray:
-    """LID as the notebook computed it, on squared distances s and with the query in its own list.
-
-    It is -1 over the mean of ln(s_i / (s_k + 1e-12) + 1e-12), i = 1 .. k - 1. Kept to reproduce the
-    published curve, not to be used: the self match alone adds ln(1e-12) = -27.6 to the sum, and
-    squares halve the value.
-
-    Parameters
-    ----------
-    distances : ndarray of float, shape (Q, k)
-        Ascending Euclidean distances, not squared.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        NaN where a neighbor is missing, or k is 1.
-    """
-    squared = distances.astype(np.float64) ** 2
-    last = np.where(np.isfinite(squared[:, -1:]), squared[:, -1:], np.nan)
-    if squared.shape[1] < 2:
-        return np.full(len(squared), np.nan)
-    return -1 / np.log(squared[:, :-1] / (last + 1e-12) + 1e-12).mean(axis=1)
-
-
-def occurrences(indices: np.ndarray, n: int) -> np.ndarray:
+def occurrences(indices: ArrayLike, n: int) -> np.ndarray:
     """How many of the lists each of `n` rows is in: (Q, k) ids to int64 (n,)."""
+    indices = as_ids(indices)
+    refuse_faulty_ids(indices, "ids:", n)
+    indices = indices.astype(np.int64, copy=False)
     return np.bincount(indices.ravel() + 1, minlength=n + 1)[1:]
 
 
@@ -261,7 +296,11 @@ def hubness(counts: np.ndarray) -> float:
     ----------
     Radovanovic, Nanopoulos and Ivanovic (2010), Hubs in space.
     """
-    return 0.0 if counts.min() == counts.max() else float(scipy.stats.skew(counts))
+    if counts.min() == counts.max():
+        return 0.0
+    deviations = counts - counts.mean()
+    squares = deviations**2
+    return float((squares * deviations).mean() / squares.mean() ** 1.5)
 
 
 def orphans(counts: np.ndarray) -> float:
@@ -269,97 +308,43 @@ def orphans(counts: np.ndarray) -> float:
     return float((counts == 0).mean())
 
 
-def _compare(
-    exact_indices: np.ndarray, ann_indices: Sequence[np.ndarray], embeddings: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Common neighbors and barycenter shift for lists of each length.
-
-    Returns
-    -------
-    common : ndarray of int, shape (G, Q)
-    shift : ndarray of float64, shape (G, Q)
-        NaN where nothing was returned.
-    """
+def _query_blocks(exact_indices: np.ndarray, embeddings: np.ndarray) -> list[tuple[int, int]]:
+    """Blocks of queries whose tables and sums stay in the processor's cache, one at the least."""
     n, d = embeddings.shape
-    shape = (len(ann_indices), len(exact_indices))
-    common, shift = np.empty(shape, np.int64), np.empty(shape)
-    bytes_per_row = n + 12 * d + 64 * exact_indices.shape[1]
-    for start, stop in row_blocks(len(exact_indices), bytes_per_row, STEPS_BUDGET):
-        exact, *lists = (ids[start:stop] for ids in (exact_indices, *ann_indices))
-        shifts = _Shift(embeddings, exact, lists)
-        for at, step in enumerate(steps(exact, lists, n)):
-            common[at, start:stop] = step.common
-            shift[at, start:stop] = shifts.after(step)
-    return common, shift
+    n_queries, k = exact_indices.shape
+    return row_blocks(n_queries, n + 12 * d + 64 * k, TABLE_BUDGET) or [(0, 0)]
 
 
-class _Shift:
-    """The barycenter shift of a block of queries, followed from one length of list to the next.
-
-    With S_E and S_A the sums of the k exact and the m returned neighbors, the shift is the norm of
-    S_E / k - S_A / m = (S_E - S_A) / m + S_E (1 / k - 1 / m). The second term is not 0 for the rows
-    that came back short, and only for those S_E itself is kept. Where nothing is missing, no rows
-    are read but those that are in one list and not in the other.
-    """
-
-    def __init__(self, embeddings: np.ndarray, exact: np.ndarray, lists: Sequence[np.ndarray]):
-        self._vectors = torch.from_numpy(embeddings)
-        self._short = np.flatnonzero(np.any([(ids < 0).any(axis=1) for ids in lists], axis=0))
-        self._difference = torch.zeros(len(exact), embeddings.shape[1])
-        self._exact = torch.zeros(len(self._short), embeddings.shape[1])
-
-    def after(self, step: Step) -> np.ndarray:
-        """The shift at the next length, float64 (Q,)."""
-        weights = torch.from_numpy(step.change.data.astype(np.float32))
-        indices, offsets = (
-            torch.from_numpy(of) for of in (step.change.indices, step.change.indptr)
-        )
-        self._difference += torch.nn.functional.embedding_bag(
-            indices, self._vectors, offsets[:-1], mode="sum", per_sample_weights=weights
-        )
-        m = torch.from_numpy(step.returned)
-        shift = torch.linalg.vector_norm(self._difference, dim=1).double() / m
-        if len(self._short):
-            came = torch.from_numpy(step.came[self._short])
-            self._exact += torch.nn.functional.embedding_bag(came, self._vectors, mode="sum")
-            m = m[self._short, None]
-            barycenters = self._difference[self._short] / m + self._exact * (1 / step.k - 1 / m)
-            shift[self._short] = torch.linalg.vector_norm(barycenters, dim=1).double()
-        shift = shift.numpy()
-        # The sums of rows that came and went again are 0 only up to rounding.
-        shift[step.common == step.k] = 0
-        return np.where(step.returned > 0, shift, np.nan)
-
-
-def _sums(values: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Sums of the first k values of each row, for each k: (Q, K) to float64 (G, Q)."""
-    parts = np.add.reduceat(values[:, : ks[-1]], [0, *ks[:-1]], axis=1, dtype=np.float64)
-    return parts.cumsum(axis=1).T
-
-
-def _mean_distances(distances: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """`mean_distance` of the first k, for each k: (Q, K) to (G, Q)."""
-    there = np.isfinite(distances)
-    with np.errstate(invalid="ignore"):
-        return _sums(np.where(there, distances, 0), ks) / _sums(there, ks)
-
-
-def _lids(distances: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """`lid` of the first k, for each k: (Q, K) to (G, Q)."""
-    used = np.isfinite(distances) & (distances > 0)
-    zeros = (distances == 0).sum(axis=1)
-    # In units of the row's last distance the logarithms are small, and so is their rounding.
-    unit = kth_distance(distances)[:, None]
-    logs = np.zeros(distances.shape)
-    np.divide(distances, unit, out=logs, where=used)
-    np.log(logs, out=logs, where=used)
-    lids = np.full((len(ks), len(distances)), np.nan)
-    rows = np.arange(len(distances))
-    for at, (k, count, total) in enumerate(zip(ks, _sums(used, ks), _sums(logs, ks), strict=True)):
-        count = count.astype(int)
-        first, last = (np.minimum(column, k - 1) for column in (zeros, zeros + count - 1))
-        # r_m itself is among the used ones, adds ln 1 = 0 to the sum, and is not counted.
-        varied = (count > 1) & (distances[rows, first] < distances[rows, last])
-        total = total - count * logs[rows, last]
-        lids[at, varied] = -(count[varied] - 1) / total[varied]
-    return lids
+def _block_metrics(
+    exact: Neighborhoods, ann: Sequence[Neighborhoods], embeddings: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`compute_metrics` of a block of queries."""
+    ks = [lists.ids.shape[1] for lists in ann]
+    steps = list(set_differences(exact.ids, [lists.ids for lists in ann], len(embeddings)))
+    overlap = np.stack([step.common for step in steps]) / np.array(ks)[:, None]
+    shift = barycenter_shifts(steps, embeddings)
+    recalled = recalls(exact.distances, [lists.distances for lists in ann], exact.noise)
+    kth_exact, lid_exact = kth_distances(exact.others, ks), lids(exact.spread, ks)
+    lid_ann = np.concatenate([lids(lists.spread, [k]) for k, lists in zip(ks, ann, strict=True)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = shift / kth_exact
+    return {
+        "overlap": overlap,
+        # The exact neighbors themselves are near enough, whatever rounding made of their distances.
+        "recall": np.maximum(recalled, overlap),
+        "found": np.stack([(lists.ids >= 0).mean(axis=1) for lists in ann]),
+        "mean_distance_exact": mean_distances(exact.others, ks),
+        "mean_distance_ann": np.concatenate(
+            [mean_distances(lists.others, [k]) for k, lists in zip(ks, ann, strict=True)]
+        ),
+        "kth_distance_exact": kth_exact,
+        "kth_distance_ann": np.concatenate(
+            [kth_distances(lists.others, [k]) for k, lists in zip(ks, ann, strict=True)]
+        ),
+        "distance_ratio": distance_ratios(exact.spread, [lists.spread for lists in ann]),
+        "barycenter_shift": shift,
+        "barycenter_shift_relative": np.where(np.isfinite(relative), relative, np.nan),
+        "lid_exact": lid_exact,
+        "lid_ann": lid_ann,
+        "lid_difference": lid_ann - lid_exact,
+    }

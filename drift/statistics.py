@@ -1,258 +1,344 @@
-"""What measurements say: curves with intervals, onset of divergence, largest safe k."""
+"""What measurements say: curves with intervals, crossings, largest safe k, differences of runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from drift.intervals import (
+    LEVEL,
+    GroupSums,
+    bootstrap_means,
+    mean_intervals,
+    metric_range,
+    percentile_interval,
+    standard_errors,
+    sum_by_group,
+    t_quantile,
+)
+
 N_RESAMPLES = 1000
-LEVEL = 0.95
+# With fewer queries than this, intervals of the means of skewed metrics are too narrow.
+FEW_QUERIES = 1000
 SUMMARY = ("mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n")
 OVERLAP_TOLERANCES = (0.99, 0.95, 0.90)
 LID_TOLERANCES = (0.01, 0.05, 0.10)
-# No more weights than this are held at a time: 8 MB stay in the processor's cache.
-_WEIGHTS_AT_ONCE = 1_000_000
-# And no more values than this are resampled together (32 MB).
+# The LID can be safe only where this share of the queries has one on both sides.
+LID_SHARE = 0.99
+# Mean recall and mean overlap that differ by more than this, somewhere, are two stories.
+TIES = 0.0005
+# No more values than this are resampled together (32 MB).
 _VALUES_AT_ONCE = 4_000_000
+# What a mean of shares is off by in float64, and more.
+_ROUNDING = 1e-12
 
 
-def summarize(values: np.ndarray, resampled_means: np.ndarray) -> dict[str, float]:
+def summarize(values: np.ndarray) -> dict[str, float]:
     """A series of values over queries in a few numbers, values that are NaN left out.
 
     Parameters
     ----------
     values : ndarray of float, shape (Q,)
         One value for each query.
-    resampled_means : ndarray of float, shape (R,)
-        Its means over resamples of the queries, from `bootstrap_means`.
 
     Returns
     -------
     dict
         ``mean``, ``std`` (of the population: over n), ``median``, ``q05`` and ``q95`` (quantiles),
-        ``ci_low`` and ``ci_high`` (95 % percentile bootstrap interval of the mean), and ``n``, the
-        values that are not NaN. With none of those everything else is NaN.
+        and ``n``, the values that are not NaN. With none of those everything else is NaN.
     """
     values = values[~np.isnan(values)]
-    if values.size == 0:
-        return dict.fromkeys(SUMMARY, np.nan) | {"n": 0}
-    q05, median, q95 = np.quantile(values, [0.05, 0.5, 0.95])
-    low, high = percentile_interval(resampled_means)
-    numbers = (values.mean(), values.std(), median, q05, q95, low, high, values.size)
-    return dict(zip(SUMMARY, numbers, strict=True))
-
-
-def bootstrap_means(values: np.ndarray, seed: int, n_resamples: int = N_RESAMPLES) -> np.ndarray:
-    """Means of series over resamples of the queries, the same resamples for every series.
-
-    How often a query is drawn in a resample is its weight there, so that the means of all series
-    over all resamples are one product of matrices. Sharing the resamples keeps differences between
-    series paired.
-
-    Parameters
-    ----------
-    values : ndarray of float, shape (S, Q)
-        S series with a value for each query; NaN is left out of the mean.
-    seed : int
-        Seed of the resamples.
-    n_resamples : int
-        Resamples, R.
-
-    Returns
-    -------
-    ndarray of float64, shape (S, R)
-        NaN where a resample drew no value.
-
-    References
-    ----------
-    Efron and Tibshirani (1993), An introduction to the bootstrap, chapter 13.
-    """
-    n_queries = values.shape[1]
-    there = ~np.isnan(values)
-    filled = np.where(there, values, 0.0)
-    # Resampling about the mean leaves the products small, and a constant series exactly constant.
-    with np.errstate(invalid="ignore"):
-        center = filled.sum(axis=1, keepdims=True) / there.sum(axis=1, keepdims=True)
-    filled = np.where(there, filled - center, 0.0)
-    gaps = ~there.all(axis=1)
-    rng = np.random.default_rng(seed)
-    means = np.empty((len(values), n_resamples))
-    step = max(1, _WEIGHTS_AT_ONCE // n_queries)
-    for start in range(0, n_resamples, step):
-        stop = min(start + step, n_resamples)
-        draws = rng.integers(n_queries, size=(stop - start, n_queries))
-        draws += n_queries * np.arange(stop - start)[:, None]
-        drawn = np.bincount(draws.ravel(), minlength=draws.size).reshape(draws.shape)
-        weights = drawn.astype(np.float64).T
-        means[:, start:stop] = filled @ weights
-        counts = np.full((len(values), stop - start), float(n_queries))
-        counts[gaps] = there[gaps].astype(np.float64) @ weights
+    numbers = dict.fromkeys(("mean", "std", "median", "q05", "q95"), np.nan)
+    if values.size:
+        # Infinite values have no standard deviation.
         with np.errstate(invalid="ignore"):
-            means[:, start:stop] /= counts
-    return means + center
-
-
-def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of a resampled statistic; NaN where half or more have none."""
-    values = resampled[~np.isnan(resampled)]
-    if values.size * 2 <= resampled.size:
-        return np.nan, np.nan
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+            numbers |= {"mean": values.mean(), "std": values.std()}
+            quantiles = np.quantile(values, [0.5, 0.05, 0.95])
+        numbers |= zip(("median", "q05", "q95"), quantiles, strict=True)
+    return numbers | {"n": values.size}
 
 
 def largest_safe_k(ks: np.ndarray, safe: np.ndarray) -> int:
     """The largest k such that it and every smaller one is safe.
 
-    Parameters
-    ----------
-    ks : ndarray of int, shape (G,)
-        The grid, ascending.
-    safe : ndarray of bool, shape (G,)
-        Whether the criterion holds at each k.
-
-    Returns
-    -------
-    int
-        0 where it does not hold at the first.
+    Of a grid (G,), ascending, and whether the criterion holds at each k; 0 where it does not hold
+    at the first.
     """
     first_unsafe = len(ks) if np.all(safe) else int(np.argmin(safe))
     return int(ks[first_unsafe - 1]) if first_unsafe else 0
 
 
-@dataclass(frozen=True)
-class Onset:
-    """Where a curve begins to climb faster.
-
-    Attributes
-    ----------
-    k : float
-        Breakpoint of the continuous two-piece linear fit; NaN for none.
-    low, high : float
-        Its 95 % percentile bootstrap interval over queries; NaN for none.
-    """
-
-    k: float
-    low: float
-    high: float
-
-
-def onset_of_divergence(ks: np.ndarray, loss: np.ndarray, resampled_loss: np.ndarray) -> Onset:
-    """Breakpoint of a continuous two-piece linear fit to 1 - overlap over k.
-
-    The curve has an onset when it bends upwards there and ends higher than it began, beyond what
-    the sample of queries can account for: when at least 97.5 % of the resampled curves do. A
-    straight line has none, and neither has a curve that only levels off.
+def first_crossings(ks: np.ndarray, loss: np.ndarray, tolerance: float) -> np.ndarray:
+    """The first k at which each of some curves passes a tolerance, linear between grid points.
 
     Parameters
     ----------
     ks : ndarray of int, shape (G,)
-        The grid, ascending. With fewer than five points there is no onset: four parameters fit four
-        points.
-    loss : ndarray of float, shape (G,)
-        Mean of 1 - overlap at each k.
-    resampled_loss : ndarray of float, shape (G, R)
-        The same over resamples of the queries.
-
-    References
-    ----------
-    Hinkley (1971), Inference in two-phase regression.
-    """
-    none = Onset(np.nan, np.nan, np.nan)
-    if len(ks) < 5 or not np.isfinite(loss).all():
-        return none
-    (breakpoint,), (diverges,) = _fit_two_pieces(ks, loss[:, None])
-    breakpoints, resampled_diverge = _fit_two_pieces(ks, resampled_loss)
-    if not diverges or resampled_diverge.mean() < (1 + LEVEL) / 2:
-        return none
-    return Onset(float(breakpoint), *percentile_interval(breakpoints))
-
-
-def _fit_two_pieces(ks: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least-squares two-piece fit of each of R curves, (G, R).
+        The grid, ascending.
+    loss : ndarray of float, shape (G, R)
+        R curves. Points that are NaN are left out: a gap does not cross, what it lies between may.
+    tolerance : float
+        What must be exceeded, by more than rounding.
 
     Returns
     -------
-    breakpoints : ndarray of float, shape (R,)
-    diverge : ndarray of bool, shape (R,)
-        Whether the second piece is the steeper one, and the fit ends higher than it begins.
+    ndarray of float, shape (R,)
+        The first k with a value where that one exceeds the tolerance; infinite for none within the
+        grid. Points beyond a crossing have no influence on it.
     """
-    # The breakpoint does not enter the model linearly, so it is searched: every whole k between the
-    # second point and the last but one, or 500 values of a longer grid.
-    inner = ks[-2] - ks[1]
-    candidates = np.arange(ks[1], ks[-2] + 1) if inner < 500 else np.linspace(ks[1], ks[-2], 500)
-    # A rise that is no more than the rounding of the curve is none.
-    negligible = 1e-9 * np.abs(curves).max(axis=0)
-    span = ks[-1] - ks[0]
-    best = np.full(curves.shape[1], np.inf)
-    breakpoints, diverge = np.empty_like(best), np.empty(best.shape, bool)
-    for candidate in candidates:
-        design = np.stack([np.ones(len(ks)), ks, np.maximum(0, ks - candidate)], axis=1)
-        coefficients = np.linalg.pinv(design) @ curves
-        error = ((curves - design @ coefficients) ** 2).sum(axis=0)
-        better = error < best
-        _, slope, bend = coefficients
-        rise = slope * span + bend * (ks[-1] - candidate)
-        best[better], breakpoints[better] = error[better], candidate
-        diverge[better] = ((bend * span > negligible) & (rise > negligible))[better]
-    return breakpoints, diverge
+    exceeds = loss > tolerance + _ROUNDING
+    first, columns = exceeds.argmax(axis=0), np.arange(loss.shape[1])
+    points = np.where(np.isnan(loss), -1, np.arange(len(ks))[:, None])
+    before = np.maximum.accumulate(points, axis=0)[first - 1, columns]
+    before = np.where((first > 0) & (before >= 0), before, first)
+    start, end = loss[before, columns], loss[first, columns]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(before < first, (tolerance - start) / (end - start), 0.0)
+    crossings = ks[before] + np.clip(share, 0, 1) * (ks[first] - ks[before])
+    return np.where(exceeds.any(axis=0), crossings, np.inf)
+
+
+def crossing_interval(
+    ks: np.ndarray, loss: np.ndarray, resampled_loss: np.ndarray, tolerance: float
+) -> tuple[float, float, float]:
+    """Where a mean loss (G,) passes a tolerance, and the 95 % bootstrap interval of that.
+
+    Resampled curves (G, R) that never cross count as infinite; what is infinite is NaN in the end.
+    """
+    (crossing,) = first_crossings(ks, loss[:, None], tolerance)
+    resampled = first_crossings(ks, resampled_loss, tolerance)
+    # Between two crossings there is none: one of them may lie beyond the grid's end.
+    ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    crossing, low, high = (float(k) if np.isfinite(k) else np.nan for k in (crossing, *ends))
+    return crossing, low, high
 
 
 def summarize_run(
-    ks: list[int], values: Mapping[str, np.ndarray], seed: int, n_resamples: int = N_RESAMPLES
+    ks: Sequence[int],
+    values: Mapping[str, np.ndarray],
+    seed: int,
+    groups: np.ndarray | None = None,
+    n_resamples: int = N_RESAMPLES,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves over k of one run, and how far they are safe.
+    """Curves over k of one run, how far they are safe and where they cross the tolerances.
 
     Parameters
     ----------
-    ks : list of int
+    ks : sequence of int
         The grid, ascending, of length G.
     values : mapping of str to ndarray of float, shape (G, Q)
-        For each metric a value for each k and query. The safe k and the onset are those of
-        ``overlap``, ``lid_difference`` and ``lid_exact``.
+        For each metric a value for each k and query. Safe k and crossings are those of ``overlap``,
+        ``lid_difference`` and ``lid_exact``, and of ``recall`` where it is there.
     seed : int
         Seed of the resamples.
+    groups : ndarray of int, shape (Q,), or None
+        Queries of one number are alike by construction, -1 is a group of its own; None for no
+        groups.
     n_resamples : int
-        How many there are.
+        Resamples of the groups, the same for every metric and grid.
 
     Returns
     -------
     curves : DataFrame
-        ``k``, ``metric``, and the numbers of `summarize`.
+        ``k``, ``metric``, the numbers of `summarize`, and ``ci_low`` and ``ci_high``, the 95 %
+        interval of the mean (`drift.intervals.mean_intervals`) cut to the metric's range.
     safe_k : DataFrame
-        ``criterion``, ``tolerance``, ``safe_k``, ``onset``, ``onset_low``, ``onset_high``. By
-        ``overlap``, k is safe where the interval of the mean lies at the tolerance or above; by
-        ``lid``, where the interval of ``lid_difference``, relative to the mean of ``lid_exact``,
-        lies within plus or minus the tolerance.
+        ``criterion``, ``tolerance``, ``safe_k``, ``crossing_k``, ``crossing_low``,
+        ``crossing_high``. By ``overlap``, k is safe where the lower end of the bootstrap interval
+        of the mean is no less than the tolerance; by ``lid``, where the bootstrap interval of
+        ``lid_difference``, relative to the mean of ``lid_exact``, lies within plus or minus the
+        tolerance, and 99 % of all queries have an LID on both sides. Where rows tie, so that mean
+        recall is not mean overlap, there are rows of ``recall`` too, by the rule of ``overlap``.
     """
-    rows, resampled_loss = [], None
-    names = list(values)
+    names, rows = list(values), []
+    resampled = {}
     # Metrics are resampled together, as many as fit: drawing the resamples is half of the work.
     together = max(1, _VALUES_AT_ONCE // values[names[0]].size)
     for first in range(0, len(names), together):
-        group = names[first : first + together]
-        means = bootstrap_means(np.concatenate([values[name] for name in group]), seed, n_resamples)
-        for name, of_metric in zip(group, np.split(means, len(group)), strict=True):
-            if name == "overlap":
-                resampled_loss = 1 - of_metric
-            for k, at_k, resampled in zip(ks, values[name], of_metric, strict=True):
-                rows.append({"k": k, "metric": name, **summarize(at_k, resampled)})
-    curves = pd.DataFrame(rows)
+        chunk = names[first : first + together]
+        sums = sum_by_group(np.concatenate([values[name] for name in chunk]), groups)
+        means = bootstrap_means(sums, seed, n_resamples)
+        low, high = mean_intervals(sums, means).reshape(2, len(chunk), len(ks))
+        for i, name in enumerate(chunk):
+            resampled[name] = means[i * len(ks) : (i + 1) * len(ks)]
+            ends = np.clip([low[i], high[i]], *metric_range(name)).T
+            for k, per_query, (ci_low, ci_high) in zip(ks, values[name], ends, strict=True):
+                summary = summarize(per_query) | {"ci_low": ci_low, "ci_high": ci_high}
+                rows.append({"k": k, "metric": name, **summary})
+    curves = pd.DataFrame(rows)[["k", "metric", *SUMMARY]]
+    means = {name: curve["mean"].to_numpy() for name, curve in curves.groupby("metric")}
+    return curves, _safe_k(np.asarray(ks), values, means, resampled)
 
-    grid = np.array(ks)
-    of = {
-        metric: curves[curves["metric"] == metric]
-        for metric in ("overlap", "lid_exact", "lid_difference")
-    }
-    onset = onset_of_divergence(grid, 1 - of["overlap"]["mean"].to_numpy(), resampled_loss)
-    margin = of["lid_exact"]["mean"].to_numpy()
-    low, high = (of["lid_difference"][end].to_numpy() / margin for end in ("ci_low", "ci_high"))
-    safe = {("overlap", t): of["overlap"]["ci_low"].to_numpy() >= t for t in OVERLAP_TOLERANCES}
-    safe |= {("lid", t): (low >= -t) & (high <= t) for t in LID_TOLERANCES}
-    safe_k = [
-        (criterion, tolerance, largest_safe_k(grid, at_k), onset.k, onset.low, onset.high)
-        for (criterion, tolerance), at_k in safe.items()
-    ]
-    columns = ["criterion", "tolerance", "safe_k", "onset", "onset_low", "onset_high"]
-    return curves, pd.DataFrame(safe_k, columns=columns)
+
+def _safe_k(
+    ks: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    means: Mapping[str, np.ndarray],
+    resampled: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    """The second table of `summarize_run`, from means (G,) and resampled means (G, R)."""
+    rows = []
+    criteria = ["overlap"]
+    if "recall" in means and (np.abs(means["recall"] - means["overlap"]) > TIES).any():
+        criteria.append("recall")
+    for criterion in criteria:
+        low = np.array([percentile_interval(at_k)[0] for at_k in resampled[criterion]])
+        loss, resampled_loss = 1 - means[criterion], 1 - resampled[criterion]
+        for tolerance in OVERLAP_TOLERANCES:
+            safe_k = largest_safe_k(ks, low >= tolerance)
+            crossing = crossing_interval(ks, loss, resampled_loss, 1 - tolerance)
+            rows.append((criterion, tolerance, safe_k, *crossing))
+
+    difference, exact = "lid_difference", "lid_exact"
+    ends = np.array([percentile_interval(at_k) for at_k in resampled[difference]])
+    low, high = ends.T / means[exact]
+    enough = (~np.isnan(values[difference])).mean(axis=1) >= LID_SHARE
+    loss = np.abs(means[difference] / means[exact])
+    resampled_loss = np.abs(resampled[difference] / resampled[exact])
+    for tolerance in LID_TOLERANCES:
+        safe_k = largest_safe_k(ks, enough & (low >= -tolerance) & (high <= tolerance))
+        crossing = crossing_interval(ks, loss, resampled_loss, tolerance)
+        rows.append(("lid", tolerance, safe_k, *crossing))
+    columns = ["criterion", "tolerance", "safe_k", "crossing_k", "crossing_low", "crossing_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def summarize_graphs(
+    families: Mapping[str, tuple[Sequence[int], Sequence[Mapping[str, np.ndarray]]]],
+    groups: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Means over graphs that differ by their seed alone, with intervals over graphs and queries.
+
+    Parameters
+    ----------
+    families : mapping of str to (sequence of int, sequence of mappings)
+        For each family its grid, of length G, and for each of its R graphs the values of
+        `summarize_run`, over the same queries.
+    groups : ndarray of int, shape (Q,), or None
+        As in `summarize_run`.
+
+    Returns
+    -------
+    DataFrame
+        ``family``, ``k``, ``metric``, ``graphs``, ``mean`` over the graphs' means,
+        ``sd_between_graphs`` of them (over R - 1), and ``ci_low`` and ``ci_high``: plus and minus
+        the 97.5 % t quantile of R - 1 degrees times the root of sd^2 / R + v, v being the variance
+        over queries, by group, of the mean of each query's average over the graphs; cut to the
+        metric's range. Families of one graph are left out.
+    """
+    columns = ["family", "k", "metric", "graphs", "mean", "sd_between_graphs", "ci_low", "ci_high"]
+    tables = [pd.DataFrame(columns=columns)]
+    for family, (ks, graphs) in families.items():
+        for metric in graphs[0] if len(graphs) > 1 else ():
+            means, over_queries = _average_graphs([graph[metric] for graph in graphs], groups)
+            with np.errstate(invalid="ignore"):
+                mean, sd = means.mean(axis=0), means.std(axis=0, ddof=1)
+            error = np.sqrt(sd**2 / len(graphs) + standard_errors(over_queries) ** 2)
+            half = t_quantile(len(graphs) - 1) * error
+            low, high = np.clip([mean - half, mean + half], *metric_range(metric))
+            numbers = (family, list(ks), metric, len(graphs), mean, sd, low, high)
+            tables.append(pd.DataFrame(dict(zip(columns, numbers, strict=True))))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def compare_runs(
+    ks: Sequence[int],
+    first: np.ndarray,
+    second: np.ndarray,
+    seed: int,
+    groups: np.ndarray | None = None,
+    n_resamples: int = N_RESAMPLES,
+) -> pd.DataFrame:
+    """By how much a metric of one run exceeds that of another, over the same queries.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        The k that both have, of length G.
+    first, second : ndarray of float, shape (G, Q)
+        The metric in either. Queries that are NaN in one of them are left out.
+    seed, groups, n_resamples
+        As in `summarize_run`: the resamples are the same.
+
+    Returns
+    -------
+    DataFrame
+        ``k``, ``difference`` of the means, ``ci_low`` and ``ci_high``, its 95 % interval over
+        queries, and ``different``: whether that leaves out 0.
+    """
+    compared = compare_families(ks, {0: first}, {0: second}, seed, groups, n_resamples)
+    return compared[["k", "difference", "ci_low", "ci_high", "different"]]
+
+
+def compare_families(
+    ks: Sequence[int],
+    first: Mapping[int, np.ndarray],
+    second: Mapping[int, np.ndarray],
+    seed: int,
+    groups: np.ndarray | None = None,
+    n_resamples: int = N_RESAMPLES,
+) -> pd.DataFrame:
+    """By how much a metric of one family exceeds that of another, over their common seeds.
+
+    Parameters
+    ----------
+    ks : sequence of int
+        The k that both have, of length G.
+    first, second : mapping of int to ndarray of float, shape (G, Q)
+        For each seed the metric in that run.
+    seed, groups, n_resamples
+        As in `summarize_run`: the resamples are the same.
+
+    Returns
+    -------
+    DataFrame
+        ``k``, ``graphs`` (seeds in common, R), ``difference`` of the means, ``ci_low`` and
+        ``ci_high``, its 95 % interval over queries, ``graphs_low`` and ``graphs_high``, the t
+        interval of the R paired differences (NaN with R = 1), and ``different``: whether the first
+        interval leaves out 0 and, with R > 1, the second does too.
+
+    Raises
+    ------
+    ValueError
+        When they have no seed in common.
+    """
+    seeds = sorted(set(first) & set(second))
+    if not seeds:
+        raise ValueError("the two families have no seed in common")
+    with np.errstate(invalid="ignore"):
+        pairs = [first[seed] - second[seed] for seed in seeds]
+    means, over_queries = _average_graphs(pairs, groups)
+    difference = means.mean(axis=0)
+    low, high = mean_intervals(over_queries, bootstrap_means(over_queries, seed, n_resamples))
+    different = (low > 0) | (high < 0)
+    half = np.full(len(ks), np.nan)
+    if len(seeds) > 1:
+        half = t_quantile(len(seeds) - 1) * means.std(axis=0, ddof=1) / np.sqrt(len(seeds))
+        different &= np.abs(difference) > half
+    return pd.DataFrame({
+        "k": list(ks),
+        "graphs": len(seeds),
+        "difference": difference,
+        "ci_low": low,
+        "ci_high": high,
+        "graphs_low": difference - half,
+        "graphs_high": difference + half,
+        "different": different,
+    })  # fmt: skip
+
+
+def _average_graphs(
+    graphs: Sequence[np.ndarray], groups: np.ndarray | None
+) -> tuple[np.ndarray, GroupSums]:
+    """Means of each graph (R, G), and each query's average over the graphs summed by group."""
+    total, counts = np.zeros(graphs[0].shape), np.zeros(graphs[0].shape, int)
+    means = []
+    for values in graphs:
+        valid = ~np.isnan(values)
+        filled = np.where(valid, values, 0.0)
+        total += filled
+        counts += valid
+        with np.errstate(invalid="ignore"):
+            means.append(filled.sum(axis=1) / valid.sum(axis=1))
+    with np.errstate(invalid="ignore"):
+        return np.array(means), sum_by_group(total / counts, groups)

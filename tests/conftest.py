@@ -1,18 +1,23 @@
 """What the tests that run the scripts share."""
 
+import argparse
 import builtins
+import os
 import runpy
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from drift.pipeline import environment
+
 ROOT = Path(__file__).parent.parent
 N, K, GRID = 300, 40, [10, 20, 30, 40]
-RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efk", "hnswlib_M32_efc200_ef50"]
+RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efkmin50", "hnswlib_M32_efc200_ef50"]
 PIPELINE = [
     ("01_download_stl10.py", "--dataset", "photos", "--n-images", str(N)),
     ("02_embed_resnet50.py", "--model", "efficientnet_lite0"),
@@ -33,10 +38,18 @@ def run(script, *args, results, capsys, monkeypatch):
     """Run a script in this process, which spares the imports: status, output, error output."""
     monkeypatch.setattr(sys, "argv", [script, "--results", str(results), *map(str, args)])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
+    # What --threads sets ends with the call.
+    restored = mock.patch.dict(os.environ), mock.patch.object(environment, "_threads", None)
+    with restored[0], restored[1], pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
+
+
+def arguments(results, **options):
+    """The command line of a stage that is not started from one."""
+    common = {"force": False, "threads": None, "workers": None, "scheduler": None, "seed": 0}
+    return argparse.Namespace(results=results, **common | options)
 
 
 @pytest.fixture(scope="session")
@@ -65,15 +78,23 @@ def drive(capsys, monkeypatch):
     return call
 
 
+@pytest.fixture
+def chain(tmp_path):
+    """A small results folder in which stages 01 to 05 have run."""
+    from tests.chain import run_all_stages
+
+    return run_all_stages(tmp_path / "results")
+
+
 # Of the networks. What takes seconds to import is imported in the fixtures: most tests need none.
 
 
 @pytest.fixture(scope="session")
 def crops():
     """Seven crops of photographs, uint8 (7, 96, 96, 3)."""
-    from drift.images import photo_crops
+    from drift.images.photos import photo_crops
 
-    return photo_crops(7, seed=11).read(0, 7)
+    return photo_crops(7, seed=11)((0, 7))
 
 
 @pytest.fixture(scope="session")

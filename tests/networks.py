@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from drift import backbones, embedding
+from drift.images import backbones, embedding
 
 
 def load(model, weights=None, seed=0):

@@ -1,21 +1,25 @@
-"""Cutting rows into blocks, and going on with work that was interrupted."""
+"""Cutting rows into blocks, and resuming work that was interrupted."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift import blocks
-from drift.blocks import row_blocks, run
+from drift.pipeline import blocks
+from drift.pipeline.blocks import compute_blocks
+from drift.vectors import row_blocks
+from tests.conftest import arguments
 
 
-class Notes:
-    """A journal in memory."""
+class Checkpoints:
+    """What `compute_blocks` needs of a stage, in memory."""
 
-    def __init__(self, done=()):
-        self.done = dict(done)
+    def __init__(self, completed=()):
+        self.args, self.completed = arguments(Path("unused")), dict(completed)
 
-    def mark(self, unit, facts):
-        self.done[unit] = facts
+    def checkpoint(self, block, **facts):
+        self.completed[str(block)] = facts
 
 
 @given(
@@ -42,116 +46,102 @@ def test_row_blocks_have_a_budget_by_default():
     assert row_blocks(100, 1 << 20) == [(0, 64), (64, 100)]
 
 
-def test_run_computes_and_stores_every_unit_in_order():
-    events, journal = [], Notes()
-    units = [(0, 3), (3, 6), (6, 7)]
+def test_every_block_is_computed_and_given_before_the_next_one():
+    events, stage = [], Checkpoints()
+    rows = [(0, 3), (3, 6), (6, 7)]
 
-    def compute(unit):
-        events.append(("compute", unit))
-        return sum(unit)
+    def task(block):
+        events.append(("compute", block))
+        return sum(block)
 
-    def store(unit, outcome):
-        events.append(("store", unit, outcome))
-        # Not before it is stored: a journal that is ahead of the data loses a block.
-        assert str(unit) not in journal.done
-
-    run(units, compute, store, journal, "work")
+    for block, result in compute_blocks(stage, task, rows, "work"):
+        events.append(("store", block, result))
+        # Not before it is stored: checkpoints that are ahead of the data lose a block.
+        assert str(block) not in stage.completed
+        stage.checkpoint(block)
 
     assert events == [
-        event for unit in units for event in (("compute", unit), ("store", unit, sum(unit)))
+        event for block in rows for event in (("compute", block), ("store", block, sum(block)))
     ]
-    assert journal.done == {"(0, 3)": {}, "(3, 6)": {}, "(6, 7)": {}}
+    assert stage.completed == {"(0, 3)": {}, "(3, 6)": {}, "(6, 7)": {}}
 
 
-def test_run_computes_only_what_is_not_done():
-    stored = []
-    journal = Notes({"1": {"facts": "kept"}, "3": {}})
+def test_only_what_is_not_completed_is_computed():
+    stage = Checkpoints({"1": {"facts": "kept"}, "3": {}})
 
-    run([1, 2, 3, 4], lambda unit: unit, lambda unit, _: stored.append(unit), journal, "work")
+    results = compute_blocks(stage, lambda block: 10 * block, [1, 2, 3, 4], "work")
 
-    assert stored == [2, 4]
-    assert journal.done == {"1": {"facts": "kept"}, "3": {}, "2": {}, "4": {}}
+    assert list(results) == [(2, 20), (4, 40)]
+    assert stage.completed == {"1": {"facts": "kept"}, "3": {}}
 
 
-def test_run_of_finished_work_computes_nothing():
-    journal = Notes({"1": {}, "2": {}})
+def test_of_completed_work_nothing_is_computed():
+    stage = Checkpoints({"1": {}, "2": {}})
 
-    run([1, 2], lambda _: pytest.fail("computed again"), lambda *_: None, journal, "work")
+    assert not list(compute_blocks(stage, lambda _: pytest.fail("again"), [1, 2], "work"))
 
 
 @pytest.mark.parametrize("broken_step", ["compute", "store"])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_run_keeps_what_was_done_before_an_exception(broken_step, error):
-    stored, journal, broken = [], Notes(), True
+def test_what_was_completed_before_an_exception_is_kept(broken_step, error):
+    stored, stage, broken = [], Checkpoints(), True
 
-    def compute(unit):
-        if broken and broken_step == "compute" and unit == 3:
+    def task(block):
+        if broken and broken_step == "compute" and block == 3:
             raise error
-        return unit * unit
+        return block * block
 
-    def store(unit, outcome):
-        if broken and broken_step == "store" and unit == 3:
-            raise error
-        stored.append((unit, outcome))
+    def compute_and_store():
+        for block, result in compute_blocks(stage, task, [1, 2, 3, 4], "work"):
+            if broken and broken_step == "store" and block == 3:
+                raise error
+            stored.append((block, result))
+            stage.checkpoint(block)
 
     with pytest.raises(error):
-        run([1, 2, 3, 4], compute, store, journal, "work")
+        compute_and_store()
     assert stored == [(1, 1), (2, 4)]
-    assert list(journal.done) == ["1", "2"]
+    assert list(stage.completed) == ["1", "2"]
 
     broken = False
-    run([1, 2, 3, 4], compute, store, journal, "work")
+    compute_and_store()
     assert stored == [(1, 1), (2, 4), (3, 9), (4, 16)]
 
 
-def test_run_remembers_the_facts_of_each_unit():
-    journal = Notes()
-
-    run("ab", str.upper, lambda unit, outcome: {"unit": unit, "got": outcome}, journal, "work")
-
-    assert journal.done == {"a": {"unit": "a", "got": "A"}, "b": {"unit": "b", "got": "B"}}
-
-
 def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
-    run([1, 2], lambda unit: unit, lambda *_: None, Notes(), "work")
+    assert len(list(compute_blocks(Checkpoints(), str, [1, 2], "work"))) == 2
 
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("done, left", [((), 1), ("123", 1 / 4), ("1234", 0)])
-@pytest.mark.parametrize("n_rows, sample", [(1, 1), (10, 1), (1000, 21), (100_000, 256)])
-def test_the_estimate_tells_units_and_rows_apart(n_rows, sample, done, left, monkeypatch):
-    clock, computed = [0.0], []
-
-    def compute(unit):
-        _, stop = unit
-        clock[0] += (
-            3 + 0.01 * stop if unit in computed else 1000
-        )  # the first opens what others find
-        computed.append(unit)
-
-    monkeypatch.setattr(blocks.time, "perf_counter", lambda: clock[0])
-    journal = Notes({unit: {} for unit in done})
-
-    seconds = blocks.estimate("1234", compute, journal, n_rows, lambda *rows: rows)
-
-    assert computed == ([(0, 1)] * 2 + [(0, sample)] * 2 if left else [])
-    each_row = 0.01 if sample > 1 else 0
-    assert seconds == pytest.approx(left * (4 * 3.01 + n_rows * each_row))
-    assert journal.done == {unit: {} for unit in done}
-
-
 @pytest.mark.parametrize(
-    "seconds, said",
+    "completed, seconds, message",
     [
-        (29, ""),
-        (31, "work: about 1 minute\n"),
-        (60, "work: about 1 minute\n"),
-        (61, "work: about 2 minutes\n"),
-        (3599, "work: about 60 minutes\n"),
+        ("", 20, ""),  # three blocks are left after the first
+        ("", 20.1, "work: about 2 minutes more\n"),
+        ("", 40, "work: about 2 minutes more\n"),
+        ("", 40.1, "work: about 3 minutes more\n"),
+        ("b", 30, ""),
+        ("b", 30.1, "work: about 2 minutes more\n"),
+        ("bcd", 1000, ""),
+        ("abcd", 1000, ""),
     ],
 )
-def test_long_work_is_announced_in_whole_minutes(seconds, said, capsys):
-    blocks.announce(seconds, "work")
+def test_how_long_the_rest_takes_is_printed_after_the_first_block(
+    completed, seconds, message, capsys, monkeypatch
+):
+    clock = [0.0]
+    monkeypatch.setattr(blocks.time, "perf_counter", lambda: clock[0])
 
-    assert capsys.readouterr() == (said, "")
+    def task(_):
+        clock[0] += seconds - 5
+
+    printed = []
+    stage = Checkpoints({block: {} for block in completed})
+    for _ in compute_blocks(stage, task, "abcd", "work"):
+        printed.append(capsys.readouterr().out)
+        clock[0] += 5  # to store it takes time as well
+
+    left = 4 - len(completed)
+    assert printed == ["", message, "", ""][:left]
+    assert capsys.readouterr().out == ""

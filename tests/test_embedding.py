@@ -1,8 +1,6 @@
 """Preprocessing and extraction against Pillow's pipeline per image; stage 02 by its flags."""
 
 import json
-import runpy
-import sys
 import threading
 
 import numpy as np
@@ -14,8 +12,8 @@ from torch import nn
 from torchvision import transforms
 from torchvision.models import ResNet50_Weights
 
-from drift import InputError, backbones, embedding
-from tests.conftest import ROOT
+from drift import InputError
+from drift.images import backbones, embedding
 from tests.networks import embed, load, prepare
 from tests.test_vectors import save_objects
 
@@ -281,8 +279,8 @@ def test_compiled_network_embeds_the_same(crops):
     assert graphs == 1, "the last batch, which is shorter, is not compiled for"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_device_that_is_not_there():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_device_that_this_machine_lacks():
     with pytest.raises(InputError, match="--device cuda"):
         embedding.choose_device("cuda")
     assert embedding.choose_device("cpu") == "cpu"
@@ -293,18 +291,9 @@ def test_device_that_is_not_there():
 
 
 @pytest.fixture
-def drive(capsys, monkeypatch, tmp_path):
+def drive(drive, tmp_path):
     """Run a script in this process: status, output, error output."""
-
-    def call(script, *args):
-        argv = [script, "--results", str(tmp_path / "results"), *map(str, args)]
-        monkeypatch.setattr(sys, "argv", argv)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-        return end.value.code, *capsys.readouterr()
-
-    return call
+    return lambda script, *args: drive(script, *args, results=tmp_path / "results")
 
 
 STAGE_02 = "02_embed_resnet50.py"
@@ -357,7 +346,7 @@ def write_nan(path):
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (write_nan, "row 17"),
         (lambda path: np.save(path, np.full((3, 3), 1e39)), "rescale"),
@@ -368,7 +357,7 @@ def write_nan(path):
         (lambda path: path.mkdir(), "bad.npy"),
     ],
 )
-def test_bad_file_ends_in_one_line_and_loses_nothing(write, said, drive, tmp_path):
+def test_bad_file_ends_in_one_line_and_loses_nothing(write, message, drive, tmp_path):
     np.save(tmp_path / "good.npy", np.eye(4))
     assert drive(STAGE_02, "--from-file", tmp_path / "good.npy")[0] == 0
     before = (tmp_path / "results/02_embeddings.npy").read_bytes(), manifest(tmp_path)
@@ -376,13 +365,13 @@ def test_bad_file_ends_in_one_line_and_loses_nothing(write, said, drive, tmp_pat
 
     status, out, err = drive(STAGE_02, "--from-file", tmp_path / "bad.npy")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
     after = (tmp_path / "results/02_embeddings.npy").read_bytes(), manifest(tmp_path)
     assert after == before
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--model", "resnet81"), "resnet18"),
         (("--model", "resnet18", "--from-file", "x.npy"), "--from-file"),
@@ -393,12 +382,12 @@ def test_bad_file_ends_in_one_line_and_loses_nothing(write, said, drive, tmp_pat
         (("--model", "vit_h_14"), "IMAGENET1K_SWAG_LINEAR_V1"),
     ],
 )
-def test_bad_flags_end_in_one_line(args, said, drive, no_network, tmp_path):
+def test_bad_flags_end_in_one_line(args, message, drive, no_network, tmp_path):
     assert drive("01_download_stl10.py", "--dataset", "photos", "--n-images", 2)[0] == 0
     status, out, err = drive(STAGE_02, *args)
 
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
     assert not (tmp_path / "results/02_embeddings.npy").exists()
 
 
@@ -416,12 +405,12 @@ def test_flags_reach_the_embeddings_and_the_manifest(drive, tmp_path, monkeypatc
     assert parameters.items() >= {"weights": "random, seed 0", "precision": "bf16"}.items()
     assert parameters["resize"] == 256
 
-    # Up to date: nothing is loaded, nothing said of the weights.
+    # Up to date: nothing is loaded, and no warning of the weights.
     status, out, err = drive(STAGE_02, *random, "--precision", "bf16")
     assert (status, err) == (0, "")
     assert "up to date" in out
-    images_of_stage_01 = np.load(tmp_path / "results/01_images.npy")
-    expected = embed(images_of_stage_01, load("resnet18", "random"), precision="bf16")
+    crops = np.load(tmp_path / "results/01_images.npy")
+    expected = embed(crops, load("resnet18", "random"), precision="bf16")
     np.testing.assert_array_equal(np.load(tmp_path / "results/02_embeddings.npy"), expected)
 
 

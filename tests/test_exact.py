@@ -4,7 +4,8 @@ import faiss
 import numpy as np
 import pytest
 
-from drift.exact import ExactSearch, drop_self, expanded_neighbors, neighbor_distances
+from drift.exact import ExactSearch, drop_self, near_ties, neighbor_distances
+from drift.published.notebook import expanded_neighbors
 
 # At least as much as a float32 sum of d squares and its root can be off, for the d used here.
 FLOAT32_ERROR = 64 * 2.0**-24
@@ -129,6 +130,74 @@ def test_near_ties_are_ordered_as_in_double(dimension):
     ids, distances = brute_force(x, np.array([0]), 1000, include_self=False)
     np.testing.assert_array_equal(got.indices, ids)
     np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+
+
+@pytest.mark.parametrize("reversed_first", [False, True])
+def test_equal_distances_whose_float32_sums_differ_are_ordered_by_id(reversed_first):
+    # Ones first, what is added to them is rounded away 127 times in each of sixteen lanes; last,
+    # it is not: the sums differ by 31 units of 2^-24.
+    row = np.full(2048, 2.0**-12.5, np.float32)
+    row[:16] = 1
+    pair = (row[::-1], row) if reversed_first else (row, row[::-1])
+    x = np.stack([np.zeros(2048, np.float32), *pair])
+    got = assert_is_brute_force(x, k=2, queries=np.array([0]))
+    np.testing.assert_array_equal(got.indices, [[1, 2]])
+    assert got.distances[0, 0] == got.distances[0, 1]
+
+
+@pytest.mark.parametrize("k", [5, 40])
+def test_order_holds_where_float32_sums_are_as_wrong_as_can_be(k):
+    # Large terms in other places of each row, at radii next to each other.
+    rng = np.random.default_rng(0)
+    rows = np.full((100, 2048), 2.0**-12.5)
+    for row in rows:
+        row[rng.choice(2048, size=16, replace=False) if rng.random() < 0.5 else np.arange(16)] = 1
+    rows *= 1 + 2.0**-22 * rng.integers(0, 40, size=(100, 1))
+    x = np.concatenate([np.zeros((1, 2048)), rows]).astype(np.float32)
+    assert_is_brute_force_of_first(x, k)
+
+
+def assert_is_brute_force_of_first(x, k):
+    got = ExactSearch(x).neighbors(np.array([0]), k)
+    ids, distances = brute_force(x, np.array([0]), k)
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+
+
+TINY = {
+    "rows beside others": lambda x: x * np.where(np.arange(300) < 200, 1e-25, 1)[:, None],
+    "rows beside others that cancel": lambda x: np.where(
+        np.arange(300)[:, None] < 200, 1e-25 * x, np.where(np.arange(300)[:, None] % 2, 1.0, -1.0)
+    ),
+    "one coordinate": lambda x: np.where(np.arange(16) == 3, 1e-25 * x, 1),
+    "one coordinate, and the smallest": lambda x: np.where(np.arange(16) == 3, 1e-42 * x, 1),
+    "on the edge": lambda x: x * np.where(np.arange(300) < 200, 1e-19, 1)[:, None],
+    "on all scales": lambda x: x * 10.0 ** -np.linspace(0, 44, 300)[:, None],
+}
+
+
+@pytest.mark.parametrize("k", [3, 60, 199, 299])
+@pytest.mark.parametrize("values", TINY)
+def test_tiny_values_beside_others_keep_their_order(values, k):
+    x = TINY[values](np.random.default_rng(0).normal(size=(300, 16))).astype(np.float32)
+    queries = np.arange(0, 300, 7)
+    got = ExactSearch(x).neighbors(queries, k)
+    ids, distances = brute_force(x, queries, k)
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+
+
+def test_few_distances_of_ordinary_vectors_are_taken_twice():
+    x = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
+    distances = ExactSearch(x).neighbors(np.arange(100), 200).distances
+    assert near_ties(distances, 200, 64, can_vanish=False).mean() < 0.05
+    # A distance of 0 is exact, unless squares can vanish.
+    zeros = np.array([[0, 0, 0, 1]], np.float32)
+    assert not near_ties(zeros, 4, 64, can_vanish=False).any()
+    assert near_ties(zeros, 4, 64, can_vanish=True).tolist() == [[True, True, True, False]]
+    # Beyond k only those that could belong before it.
+    close = np.array([[1, 2, 2 + 2e-6, 2 + 4e-6, 2 + 6e-5, 2 + 6e-5]], np.float32)
+    assert near_ties(close, 2, 64, False).tolist() == [[False, True, True, True, False, False]]
 
 
 def test_common_offset():

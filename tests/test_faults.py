@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from drift.hnsw import BACKENDS, Graph
+from drift.indexes import build_index
+from drift.indexes.config import BACKENDS, GraphConfig
 from tests.faults import (
     FAULTS,
     STAGES,
@@ -31,7 +32,7 @@ def test_nothing_is_lost(fault, stage, bench):
     fault(bench, stage, np.random.default_rng(0))
 
 
-def test_what_was_decided_is_published_by_the_next_script(bench):
+def test_what_was_decided_is_committed_by_the_next_script(bench):
     _, _, exact, search, *_ = STAGES
     start = bench.base / f"other {exact.name}"
     seen = set()
@@ -39,13 +40,14 @@ def test_what_was_decided_is_published_by_the_next_script(bench):
         with bench.copy(start) as folder:
             arguments = (countdown, str(folder), str(folder.parent / "counted"))
             bench.run(exact, folder, prepare=partial(count_writes, *arguments))
-            if not (folder / ".draft/03_exact/manifest.json").exists():
+            unfinished = folder / ".partial/03_exact"
+            if not (unfinished / "manifest.json").exists():
                 if seen:
                     break
-                continue  # too late, it was there already
-            seen.add(frozenset(path.name for path in (folder / ".draft/03_exact").iterdir()))
-            said = bench.run(search, folder)
-            assert said.status == 0, said.err
+                continue  # too late, it was in place already
+            seen.add(frozenset(path.name for path in unfinished.iterdir()))
+            ended = bench.run(search, folder)
+            assert ended.status == 0, ended.err
             bench.is_as_undisturbed(search, folder)
     assert len(seen) > 3
 
@@ -53,7 +55,7 @@ def test_what_was_decided_is_published_by_the_next_script(bench):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_index_that_does_not_fit_is_an_error_that_names_its_file(backend, tmp_path):
     x = np.random.default_rng(0).random((300, 16), dtype=np.float32)
-    index = BACKENDS[backend].build(x, Graph(backend, 8, 40, 0, 1))
+    index = build_index(GraphConfig(backend, 8, 40), x)
     path = tmp_path / "index"
     index.save(path)
     whole = path.read_bytes()

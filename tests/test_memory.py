@@ -22,7 +22,7 @@ START = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 # The peak as the script ends: the end of the process touches much of the libraries once more.
 RUN = """
 import runpy, sys
-from drift.stage import peak_memory
+from drift.pipeline.environment import peak_memory
 sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,24 +1,30 @@
 """The whole pipeline from the command line, as its users run it, on a few hundred photographs."""
 
+import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import torch
-from torchvision.models import resnet50
 
-from drift import blocks, metrics
-from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, shell
+from drift import metrics, vectors
+from drift.pipeline import blocks
+from drift.pipeline.results import Results
+from drift.pipeline.stage import Stage
+from drift.pipeline.tasks import measure, search
+from drift.published import notebook
+from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, arguments
+
+SEARCH = "04_hnsw_search.py"
 
 
 def contents(folder, *suffixes):
@@ -46,7 +52,8 @@ def test_arrays_have_the_names_dtypes_and_shapes_of_the_contract(finished):
 
 def test_tables_have_the_columns_of_the_contract(finished):
     images = pd.read_parquet(finished / "01_images.parquet")
-    assert dict(images.dtypes.astype(str)) == {"row": "int32", "source": "str", "label": "int16"}
+    columns = {"row": "int32", "source": "str", "label": "int16", "group": "int32"}
+    assert dict(images.dtypes.astype(str)) == columns
     assert (images["row"] == np.arange(N)).all()
     assert (images["label"] == -1).all()
     assert images["source"].str.fullmatch(r"photos/\w+/x\d+_y\d+_s\d+(_flip)?").all()
@@ -65,7 +72,8 @@ def test_tables_have_the_columns_of_the_contract(finished):
     assert len(curves) == len(RUNS) * len(GRID) * len(names + graph)
 
     safe_k = pd.read_parquet(finished / "05_safe_k.parquet")
-    columns = ["run", "criterion", "tolerance", "safe_k", "onset", "onset_low", "onset_high"]
+    columns = ["run", "criterion", "tolerance", "safe_k"]
+    columns += ["crossing_k", "crossing_low", "crossing_high"]
     assert list(safe_k) == columns
     assert set(zip(safe_k["criterion"], safe_k["tolerance"], strict=True)) == {
         *(("overlap", tolerance) for tolerance in (0.99, 0.95, 0.90)),
@@ -83,24 +91,34 @@ def test_manifests_name_what_went_in_and_came_out(finished):
         manifest = json.loads((finished / name).read_text())
         fields = {"stage", "parameters", "inputs", "outputs", "versions", "seconds", "date"}
         assert fields <= set(manifest), name
+        assert set(manifest["machine"]) == {"processor", "threads"}
         for output, entry in manifest["outputs"].items():
             assert (finished / output).stat().st_size == entry["bytes"]
             if output.endswith(".npy"):
                 array = np.load(finished / output)
                 assert (entry["shape"], entry["dtype"]) == (list(array.shape), str(array.dtype))
     manifest = json.loads((finished / "04_hnsw" / RUNS[1] / "run.json").read_text())
-    expected = {"backend": "faiss", "M": 32, "ef_construction": 200, "ef_search": "k", "seed": 0}
+    expected = {"backend": "faiss", "M": 32, "ef_construction": 200, "ef_search": "k,50", "seed": 0}
     assert expected.items() <= manifest["parameters"].items()
     assert (
         set(manifest["search_seconds"])
         == set(manifest["queries_per_second"])
         == set(map(str, GRID))
     )
-    assert manifest["effective_ef"]["40"]["stops_after"] == 41
+    assert manifest["effective_ef"]["40"]["stops_after"] == 50
     assert manifest["graph"]["unreachable_rows"] >= 0
     assert manifest["graph"]["index_bytes"] > N * 1280 * 4
     assert manifest["build_seconds"] > 0
     assert manifest["peak_memory_bytes"] > 1e6
+    exact = np.load(finished / "03_exact_indices.npy")
+    assert list(manifest["summary"]) == ["10", "30", "40"]  # the first, the middle, the last
+    for k, shares in manifest["summary"].items():
+        ann = np.load(finished / f"04_hnsw/{RUNS[1]}/k{int(k):04d}_indices.npy")
+        overlap = metrics.neighborhood_overlap(exact[:, : int(k)], ann).mean()
+        assert shares == pytest.approx({"overlap": overlap, "found": (ann >= 0).mean()})
+    norms = np.linalg.norm(np.load(finished / "02_embeddings.npy"), axis=1)
+    mean_norm = json.loads((finished / "02_embeddings.json").read_text())["mean_norm"]
+    assert mean_norm == pytest.approx(norms.mean())
 
 
 def test_exact_lists_are_those_of_brute_force_in_double_precision(finished):
@@ -175,11 +193,16 @@ def test_a_second_run_finds_everything_up_to_date(finished, drive):
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_the_same_command_gives_the_same_bytes(finished, results, drive):
+def test_the_same_command_gives_the_same_bytes_and_then_its_table_again(finished, results, drive):
     for script, *args in PIPELINE:
-        status, out, _ = drive(script, *args, "--force", results=results)
+        status, first, _ = drive(script, *args, "--force", results=results)
         assert status == 0
-        assert "up to date" not in out
+        assert "up to date" not in first
+        status, again, _ = drive(script, *args, results=results)
+        assert status == 0
+        lines = again.splitlines(keepends=True)
+        assert "".join(line for line in lines if ": up to date in" not in line) == first
+        assert len(lines) > first.count("\n")
     assert contents(results, ".npy", ".parquet") == contents(finished, ".npy", ".parquet")
 
 
@@ -224,26 +247,35 @@ def test_damaged_results_are_refused_with_the_script_to_run(results, drive):
 
 @pytest.mark.parametrize(
     ("script", "args", "label"),
-    [("03_exact_knn.py", ["--k-max", str(K)], "exact neighbors"), ("05_metrics.py", [], "3 runs")],
+    [("03_exact_knn.py", ["--k-max", str(K)], "exact neighbors"), ("05_metrics.py", [], RUNS[0])],
 )
-def test_a_long_stage_says_beforehand_how_long(script, args, label, results, drive, monkeypatch):
-    estimate = blocks.estimate
-    monkeypatch.setattr(blocks, "estimate", lambda *of: 1e7 * estimate(*of))
+def test_a_long_stage_says_how_long_after_its_first_block(
+    script, args, label, results, drive, monkeypatch
+):
+    def three_blocks(n, *_):
+        return vectors.row_blocks(n, 1, n // 3)
+
+    monkeypatch.setattr(search, "row_blocks", three_blocks)
+    monkeypatch.setattr(measure, "row_blocks", three_blocks)
+    clock = itertools.count(0, 100)  # a block takes 100 s
+    monkeypatch.setattr(blocks, "time", SimpleNamespace(perf_counter=clock.__next__))
     status, out, _ = drive(script, *args, "--force", results=results)
     assert status == 0
-    assert re.match(rf"{label}: about \d+ minutes\n", out)
+    assert out.startswith(f"{label}: about 4 minutes more\n")
 
 
-def test_a_table_over_different_grids_has_a_column_for_each_k(results, drive):
+def test_a_table_over_different_grids_has_a_row_for_each_k(results, drive):
     args = ("--runs", "faiss:30", "--k-min", "15", "--k-step", "20", "--k-max", "35")
-    assert drive("04_hnsw_search.py", *args, results=results)[0] == 0
+    assert drive(SEARCH, *args, results=results)[0] == 0
     _, out, _ = drive("05_metrics.py", results=results)
-    table = [line.split() for line in out[out.index("curves in") :].splitlines()[1:]]
-    ks = [10, 15, 20, 30, 35, 40]
-    names = [f"{name}@{k}" for name in ("overlap", "LID%") for k in ks]
-    assert table[0][: 2 + len(names)] == ["run", *names, "found@last"]
-    shorter = next(row for row in table if row[0] == "faiss_M32_efc200_ef30")
-    assert [cell == "-" for cell in shorter[1:7]] == [k not in (15, 35) for k in ks]
+    header, *rows = (line.strip() for line in out[out.index("curves in") :].splitlines()[1:])
+    added = header[: header.index("FAISS efSearch 30")].count("efSearch")  # its column
+    for name in ("overlap", "LID off by %"):
+        for k in (10, 15, 20, 30, 35, 40):
+            (row,) = (row for row in rows if row.startswith(f"{name}, k = {k} "))
+            cells = row.partition(f"k = {k} ")[2].replace("> ", "").split()
+            is_on_grid = [cell != "-" for cell in cells]
+            assert is_on_grid == [(k in (15, 35)) == (column == added) for column in range(4)]
 
 
 def test_runs_accumulate_are_left_out_and_cleared(results, drive):
@@ -262,13 +294,13 @@ def test_runs_accumulate_are_left_out_and_cleared(results, drive):
     status, _, err = drive("05_metrics.py", results=results)
     assert status == 2
     assert "run 04_hnsw_search.py" in err
-    assert drive("04_hnsw_search.py", "--runs", "faiss:k", results=results)[0] == 0
+    assert drive("04_hnsw_search.py", "--runs", "faiss:k,50", results=results)[0] == 0
     status, out, _ = drive("05_metrics.py", results=results)
     assert status == 0
     assert out.count("left out: ") == 3
     assert set(pd.read_parquet(results / "05_curves.parquet")["run"]) == {RUNS[1]}
 
-    assert drive("04_hnsw_search.py", "--runs", "faiss:k", "--replace", results=results)[0] == 0
+    assert drive("04_hnsw_search.py", "--runs", "faiss:k,50", "--replace", results=results)[0] == 0
     assert [path.name for path in (results / "04_hnsw").iterdir()] == [RUNS[1]]
 
 
@@ -281,46 +313,185 @@ def test_a_shorter_grid_leaves_no_lists_of_the_former_one(results, drive):
     assert drive("06_plots.py", results=results)[0] == 0
 
 
-def test_a_kept_graph_is_loaded_by_later_runs(results, drive):
-    search = "04_hnsw_search.py"
-    before = contents(results / "04_hnsw", ".npy")
-    status, out, _ = drive(search, "--runs", "faiss:50", "--save-index", results=results)
-    assert status == 0
-    assert "graph loaded" not in out
-    kept = results / "04_hnsw" / RUNS[0] / "index.faiss"
-    assert kept.exists()
-    for again in (("--save-index",), ()):
-        status, out, _ = drive(search, "--runs", "faiss:50", *again, results=results)
-        assert "up to date" in out
-    status, out, _ = drive(search, "--runs", "faiss:k", "hnswlib:k", "--force", results=results)
-    assert status == 0
-    assert out.count("graph loaded") == 1
-    after = contents(results / "04_hnsw", ".npy")
-    assert all(after[name] == content for name, content in before.items())
+def test_replace_names_what_it_removes_before_it_does(results, drive, monkeypatch):
+    assert drive(SEARCH, "--runs", "faiss:9", "--m", "4", "--save-index", results=results)[0] == 0
+    folder = results / "04_hnsw"
+    before = contents(folder, ".npy", ".json", ".faiss")
+    removed = [*RUNS[1:], "faiss_M4_efc200_ef9", "faiss_M4_efc200"]
+    with monkeypatch.context() as patched:
 
-    # A graph of other embeddings is not taken, nor a damaged one, which its own run makes good.
-    status, _, _ = drive(search, "--runs", "faiss:2k", "--seed", "1", results=results)
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        patched.setattr(Results, "remove_run", interrupt)
+        status, out, _ = drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)
+    assert status == 130
+    line = next(line for line in out.splitlines() if line.startswith("removing from"))
+    prefix, _, names = line.partition(": ")
+    assert prefix == f"removing from {folder}"
+    assert sorted(names.split(", ")) == sorted(removed)
+    assert contents(folder, ".npy", ".json", ".faiss") == before
+    status, out, _ = drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)
     assert status == 0
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:-1])
-    for runs in ("faiss:9", "faiss:50"):
-        status, out, _ = drive(search, "--runs", runs, results=results)
+    assert line in out
+    assert [path.name for path in folder.iterdir()] == RUNS[:1]
+    assert "removing" not in drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)[1]
+
+
+def test_runs_on_one_graph_share_one_saved_file(finished, results, drive, monkeypatch):
+    def graph_of(run):
+        manifest = json.loads((results / "04_hnsw" / run / "run.json").read_text())
+        return manifest["build_seconds"], manifest["graph"]
+
+    def saved():
+        return {path.name: path.stat().st_mtime_ns for path in graphs.iterdir()}
+
+    graphs = results / "04_hnsw/graphs"
+    runs = ("--runs", "faiss:50", "faiss:k,50", "hnswlib:50")
+    # Its graphs are built anew: those of the present runs were not saved.
+    assert drive(SEARCH, *runs, "--save-index", results=results)[0] == 0
+    before = saved()
+    names = ("faiss_M32_efc200.faiss", "hnswlib_M32_efc200.hnswlib")
+    assert set(before) == {*names, "faiss_M32_efc200.json", "hnswlib_M32_efc200.json"}
+    assert not list(results.rglob("0*/*/*index*.faiss"))
+    manifest = json.loads((graphs / "faiss_M32_efc200.json").read_text())
+    assert list(manifest["outputs"]) == [f"04_hnsw/graphs/{names[0]}"]
+    assert list(manifest["inputs"]) == ["02_embeddings.npy"]
+
+    # Whoever searches it later loads it. With the flag or without, nothing is built or written.
+    with monkeypatch.context() as patched:
+        patched.setattr(search, "build_index", lambda *_: pytest.fail("built anew"))
+        for flag in ("--save-index",), ():
+            status, out, _ = drive(SEARCH, *runs, *flag, results=results)
+            assert (status, out.count("up to date") >= 3) == (0, True)
+        status, _, _ = drive(SEARCH, "--runs", "faiss:2k", "hnswlib:k", results=results)
         assert status == 0
-        assert "index.faiss is damaged: the graph is built anew" in out
-    assert kept.read_bytes() == whole
+        assert drive(SEARCH, "--runs", "faiss:2k", "--replace", results=results)[0] == 0
+        # It spares the graph of the run that is asked for.
+        assert drive(SEARCH, "--runs", "faiss:50", results=results)[0] == 0
+    assert saved() == {name: time for name, time in before.items() if name.startswith("faiss")}
+    for run in ("faiss_M32_efc200_ef2k", RUNS[0]):
+        assert graph_of(run) == (manifest["build_seconds"], manifest["graph"])
+    kept = contents(results / "04_hnsw" / RUNS[0], ".npy")
+    assert kept == contents(finished / "04_hnsw" / RUNS[0], ".npy")
+
+
+def test_a_saved_graph_of_other_embeddings_or_a_damaged_one_is_not_searched(results, drive):
+    graph = results / "04_hnsw/graphs/faiss_M32_efc200.faiss"
+    assert drive(SEARCH, "--runs", "faiss:50", "--save-index", results=results)[0] == 0
+    # One of another seed is another graph, and what was not to be saved is not.
+    assert drive(SEARCH, "--runs", "faiss:2k", "--seed", "1", results=results)[0] == 0
+    assert {path.stem for path in graph.parent.iterdir()} == {graph.stem}
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1])
+    status, out, _ = drive(SEARCH, "--runs", "faiss:9", results=results)
+    assert status == 0
+    assert f"{graph} is damaged or of other embeddings: the graph is built anew" in out
+    assert graph.read_bytes() == whole
+    assert "built anew" not in drive(SEARCH, "--runs", "faiss:9", "--force", results=results)[1]
+    assert not (results / ".partial").exists()
+
+    embeddings = np.load(results / "02_embeddings.npy")
+    np.save(results.parent / "x.npy", embeddings[::-1])
+    args = ("--from-file", results.parent / "x.npy")
+    assert drive("02_embed_resnet50.py", *args, results=results)[0] == 0
+    assert drive(*PIPELINE[2], results=results)[0] == 0
+    status, out, _ = drive(SEARCH, "--runs", "faiss:9", results=results)
+    assert (status, "built anew" in out) == (0, True)
+    assert graph.read_bytes() != whole
+    status, out, _ = drive(SEARCH, "--runs", "faiss:7", results=results)
+    assert (status, "built anew" in out) == (0, False)
+
+
+def test_graphs_in_a_folder_that_is_a_link_are_searched_and_left_alone(results, drive):
+    assert drive(SEARCH, "--runs", "faiss:9", "--m", "4", "--save-index", results=results)[0] == 0
+    elsewhere, link = results.parent / "elsewhere", results / "04_hnsw/graphs"
+    shutil.move(link, elsewhere)
+    link.symlink_to(elsewhere)
+    before = contents(elsewhere, ".faiss", ".json")
+    status, _, err = drive(SEARCH, "--runs", "faiss:50", "--save-index", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert str(link) in err and "is a link" in err
+    assert drive(SEARCH, "--runs", "faiss:11", "--m", "4", results=results)[0] == 0
+    status, out, _ = drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)
+    assert status == 0
+    assert "faiss_M4_efc200_ef9" in out
+    assert contents(elsewhere, ".faiss", ".json") == before
+
+
+KILLED = """
+import os, runpy, signal, sys
+from drift.indexes import search
+compute, left = search.approximate_neighbors, int(sys.argv.pop(1))
+def kill(*args):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(*args)
+search.approximate_neighbors = kill
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("searched", [0, 3])
+def test_killed_while_it_searches_it_does_not_build_the_graph_again(
+    searched, results, drive, monkeypatch
+):
+    runs = ("--runs", "faiss:5")  # less than any k: each is searched for by itself
+    assert drive(SEARCH, *runs, results=results)[0] == 0
+    folder = results / "04_hnsw/faiss_M32_efc200_ef5"
+    undisturbed = contents(folder, ".npy")
+    shutil.rmtree(folder)
+    command = [sys.executable, "-c", KILLED, str(searched), SEARCH, "--results", results, *runs]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    checkpoints = results / ".partial/04_hnsw--graphs--faiss_M32_efc200/checkpoints.jsonl"
+    build_seconds = json.loads(checkpoints.read_text().partition(" ")[2])[2]["build_seconds"]
+    assert not folder.exists()
+    # Another run that is up to date does not remove what this one waits for.
+    assert "up to date" in drive(SEARCH, "--runs", "faiss:50", results=results)[1]
+
+    monkeypatch.setattr(search, "build_index", lambda *_: pytest.fail("built anew"))
+    assert drive(SEARCH, *runs, results=results)[0] == 0
+    assert json.loads((folder / "run.json").read_text())["build_seconds"] == build_seconds
+    assert contents(folder, ".npy") == undisturbed
+    assert not (results / ".partial").exists()
+    assert not (results / "04_hnsw/graphs").exists()
+
+
+def test_a_graph_is_not_left_behind_by_one_killed_after_its_last_search(
+    results, drive, monkeypatch
+):
+    commit = Stage.commit
+
+    def interrupt_after(stage, **facts):
+        commit(stage, **facts)
+        raise KeyboardInterrupt
+
+    runs = ("--runs", "faiss:9", "faiss:11")
+    for run in ("faiss_M32_efc200_ef9", "faiss_M32_efc200_ef11"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Stage, "commit", interrupt_after)
+            assert drive(SEARCH, *runs, results=results)[0] == 130
+        assert (results / "04_hnsw" / run / "run.json").exists()
+        assert (results / ".partial/04_hnsw--graphs--faiss_M32_efc200").exists()
+    assert drive(SEARCH, *runs, results=results)[0] == 0
+    assert not (results / ".partial").exists()
 
 
 def test_the_notebooks_protocol_adds_its_own_quantities(results, drive):
-    notebook = ("--include-self", "--no-refine", "--k-max", "40")
-    for script, *args in [("03_exact_knn.py", *notebook), *PIPELINE[3:]]:
+    protocol = ("--include-self", "--no-refine", "--k-max", "40")
+    for script, *args in [("03_exact_knn.py", *protocol), *PIPELINE[3:]]:
         assert drive(script, *args, results=results)[0] == 0
     ann = np.load(results / "04_hnsw" / RUNS[0] / "k0010_indices.npy")
     assert (ann[:, 0] == np.arange(N)).mean() > 0.99
     per_query = pd.read_parquet(results / "05_per_query.parquet")
-    assert {metric.name for metric in metrics.NOTEBOOK_METRICS} <= set(per_query)
-    at = per_query[(per_query["run"] == RUNS[0]) & (per_query["k"] == 40)]
+    assert {metric.name for metric in notebook.METRICS} <= set(per_query)
+    longest = per_query[(per_query["run"] == RUNS[0]) & (per_query["k"] == 40)]
     last = np.load(results / "03_exact_distances.npy")[:, 39].astype(float) ** 2
-    np.testing.assert_allclose(at["kth_squared_distance_exact"], last)
+    np.testing.assert_allclose(longest["kth_squared_distance_exact"], last)
 
 
 def test_a_sample_of_queries_leaves_out_what_describes_whole_graphs(results, drive):
@@ -336,15 +507,11 @@ def test_a_sample_of_queries_leaves_out_what_describes_whole_graphs(results, dri
     assert set(per_query["query"]) == set(queries)
 
 
-def test_embedding_with_resnet50_from_a_state_dict(tmp_path, drive):
-    torch.manual_seed(0)
-    network = resnet50()
-    torch.save(network.state_dict(), tmp_path / "weights.pth")
+def test_embedding_with_resnet50_from_a_state_dict(random_weights, tmp_path, drive):
     results = tmp_path / "results"
     assert drive(*PIPELINE[0][:-1], "6", results=results)[0] == 0
-    status, _, err = drive(
-        "02_embed_resnet50.py", "--weights", tmp_path / "weights.pth", results=results
-    )
+    args = ("--weights", random_weights)
+    status, _, err = drive("02_embed_resnet50.py", *args, results=results)
     assert status == 0, err
     embeddings = np.load(results / "02_embeddings.npy")
     assert embeddings.shape == (6, 2048)
@@ -412,8 +579,8 @@ def test_lists_of_another_system_in_other_types(ids, lengths, finished, tmp_path
     pd.testing.assert_frame_equal(plain, other, rtol=1e-6)
 
 
-def change(array, at, value):
-    array[at] = value
+def change(array, where, value):
+    array[where] = value
     return array
 
 
@@ -440,13 +607,13 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "spoil", "said"), FAULTS)
-def test_faults_of_lists_from_elsewhere_are_named(name, spoil, said, finished, tmp_path, drive):
+@pytest.mark.parametrize(("name", "spoil", "message"), FAULTS)
+def test_faults_of_lists_from_elsewhere_are_named(name, spoil, message, finished, tmp_path, drive):
     files, flags = lists_of_another_system(finished, tmp_path)
     np.save(tmp_path / f"{name}.npy", spoil(files[name]), allow_pickle=True)
     status, _, err = drive("05_metrics.py", *flags, results=tmp_path / "results")
     assert (status, err.count("\n")) == (2, 1)
-    assert said in err
+    assert message in err
     assert not (tmp_path / "results").exists()
 
 
@@ -470,6 +637,9 @@ BAD_INPUT = [
     ("04_hnsw_search.py", ["--k-min", "50"], "empty"),
     ("04_hnsw_search.py", ["--k-step", "0"], "--k-step"),
     ("04_hnsw_search.py", ["--k-max", "50"], "03_exact_knn.py --k-max 50"),
+    ("04_hnsw_search.py", ["--efsearch", "100"], "write --runs faiss:100"),
+    ("04_hnsw_search.py", ["--ef-search", "100"], "write --runs faiss:100"),
+    ("04_hnsw_search.py", ["--ef=100"], "write --runs faiss:100"),
     ("05_metrics.py", ["--seed", "x"], "--seed"),
     ("05_metrics.py", ["--embeddings", "x.npy"], "go together"),
     ("06_plots.py", ["--dpi", "lots"], "lots"),
@@ -477,12 +647,12 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("script", "args", "said"), BAD_INPUT)
-def test_bad_input_ends_in_one_line_and_loses_nothing(script, args, said, finished, drive):
+@pytest.mark.parametrize(("script", "args", "message"), BAD_INPUT)
+def test_bad_input_ends_in_one_line_and_loses_nothing(script, args, message, finished, drive):
     before = contents(finished, ".npy", ".parquet", ".json", ".png", ".html")
     status, _, err = drive(script, *args, results=finished)
     assert (status, err.count("\n")) == (2, 1)
-    assert said in err
+    assert message in err
     assert contents(finished, ".npy", ".parquet", ".json", ".png", ".html") == before
 
 
@@ -516,15 +686,12 @@ def test_digits_that_float32_cannot_hold_are_warned_of(tmp_path, drive):
 
 
 def test_embeddings_that_are_not_finite_are_refused(results, drive):
-    from drift.artifacts import Results
-    from drift.draft import Draft
-
-    folder = Results(results)
-    draft = Draft(folder, "02_embeddings", {"made": "by hand"}, {})
+    stage = Stage("02_embeddings", arguments(results))
+    assert stage.begin({"made": "by hand"})
     embeddings = np.load(results / "02_embeddings.npy")
     embeddings[17, 3] = np.nan
-    draft.save("02_embeddings.npy", embeddings)
-    draft.publish()
+    stage.save("02_embeddings.npy", embeddings)
+    stage.commit()
     status, _, err = drive("03_exact_knn.py", "--k-max", "40", results=results)
     assert (status, err.count("\n")) == (2, 1)
     assert "row 17" in err
@@ -548,7 +715,51 @@ def test_a_results_folder_that_cannot_be_is_one_line(tmp_path, drive):
     assert (tmp_path / "file").read_text() == "precious"
 
 
-def test_a_killed_stage_goes_on_where_it_stopped(finished, tmp_path):
+# Interrupted work, and a command with a typo in it.
+TYPOS = [
+    ("01_download_stl10.py", ["--dataset", "folder", "--images", "nowhere"]),
+    ("01_download_stl10.py", ["--archive", "nowhere.tar.gz"]),
+    ("02_embed_resnet50.py", ["--model", "resnet5"]),
+    ("02_embed_resnet50.py", ["--weights", "nowhere.pth"]),
+    ("02_embed_resnet50.py", ["--from-file", "nowhere.npy"]),
+    ("03_exact_knn.py", ["--k-max", "300"]),
+    ("03_exact_knn.py", ["--queries", "301"]),
+    ("04_hnsw_search.py", ["--runs", "faiss:50", "annoy:50"]),
+    ("04_hnsw_search.py", ["--k-max", "50"]),
+    ("05_metrics.py", ["--embeddings", "x.npy"]),
+    ("05_metrics.py", ["--seeds", "1"]),
+]
+OTHER = {
+    "01_download_stl10.py": [*PIPELINE[0][1:], "--seed", "1"],
+    "02_embed_resnet50.py": [*PIPELINE[1][1:], "--resize", "232"],
+    "03_exact_knn.py": ["--k-max", "30"],
+    "04_hnsw_search.py": ["--k-max", "30"],
+    "05_metrics.py": ["--seed", "1"],
+}
+
+
+@pytest.mark.parametrize(("script", "args"), TYPOS)
+def test_a_typo_costs_nothing_of_interrupted_work(script, args, results, drive, monkeypatch):
+    monkeypatch.chdir(results.parent)  # the data folder of stage 01 would lie there
+    checkpoint = Stage.checkpoint
+
+    def interrupt(stage, block, **facts):
+        checkpoint(stage, block, **facts)
+        if "/graphs/" not in stage.name:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stage, "checkpoint", interrupt)
+        status, _, err = drive(script, *OTHER[script], results=results)
+    assert (status, err) == (130, f"{script}: interrupted; the same command resumes\n")
+    partial = contents(results / ".partial", ".npy", ".json", ".jsonl", ".faiss")
+    assert any(b"completed" in content for content in partial.values())
+    status, _, err = drive(script, *args, results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert contents(results / ".partial", ".npy", ".json", ".jsonl", ".faiss") == partial
+
+
+def test_a_killed_stage_resumes(finished, tmp_path, drive):
     results = tmp_path / "results"
     results.mkdir()
     for path in finished.glob("01_*"):
@@ -556,18 +767,19 @@ def test_a_killed_stage_goes_on_where_it_stopped(finished, tmp_path):
     script, *args = PIPELINE[1]
     command = [sys.executable, ROOT / script, "--results", results, *args]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    journal = results / ".draft/02_embeddings/journal.jsonl"
+    checkpoints = results / ".partial/02_embeddings/checkpoints.jsonl"
     deadline = time.monotonic() + 120
-    while not (journal.exists() and journal.read_text().count("\n") >= 3):
+    while not (checkpoints.exists() and checkpoints.read_text().count("\n") >= 3):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (results / "02_embeddings.npy").exists()
-    stored = journal.read_text().splitlines()
+    stored = checkpoints.read_text().splitlines()
     assert 3 <= len(stored) < 19
 
-    done = shell(script, *args, results=results)
-    assert done.returncode == 0, done.stderr
+    assert drive(script, "--model", "resnet5", results=results)[0] == 2
+    status, _, err = drive(script, *args, results=results)
+    assert status == 0, err
     again = (results / "02_embeddings.npy").read_bytes()
     assert again == (finished / "02_embeddings.npy").read_bytes()

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from drift import InputError
-from drift.artifacts import load_array
-from drift.vectors import center, check_embeddings, rounding_to_float32, to_float32
+from drift.pipeline.results import load_array
+from drift.vectors import (
+    center,
+    check_embeddings,
+    expansion_error,
+    expansion_noise,
+    pair_distances,
+    rounding_to_float32,
+    smallest_value,
+    to_float32,
+    vector_norms,
+)
 from tests.conftest import Malicious
 
 
@@ -63,12 +73,12 @@ NOT_EMBEDDINGS = [
 ]
 
 
-@pytest.mark.parametrize(("write", "said"), NOT_EMBEDDINGS)
-def test_file_that_holds_no_embeddings_is_refused(write, said, tmp_path):
+@pytest.mark.parametrize(("write", "message"), NOT_EMBEDDINGS)
+def test_file_that_holds_no_embeddings_is_refused(write, message, tmp_path):
     path = tmp_path / "given.npy"
     write(path)
 
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         check_embeddings(load_array(path), str(path))
     assert str(path) in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -123,3 +133,34 @@ def test_rounding_is_a_share_of_the_distance_from_the_mean(given):
     assert rounding_to_float32(given) < 1e-7
     assert rounding_to_float32(shifted.astype(np.float32)) == 0
     assert rounding_to_float32(np.full((3, 2), 0.1)) == 0, "one point, wherever it is"
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2"])
+def test_norms_pair_distances_and_smallest_values_of_any_float(dtype, given):
+    given = given.astype(dtype)
+    exact = given.astype(np.float64)
+    np.testing.assert_allclose(vector_norms(given), np.linalg.norm(exact, axis=1), rtol=1e-12)
+    got = pair_distances(given, np.array([0, 3]), np.array([5, 3]))
+    np.testing.assert_allclose(got, [np.linalg.norm(exact[0] - exact[5]), 0], rtol=1e-7)
+    assert smallest_value(given) == np.abs(exact).min()
+
+
+def test_the_smallest_value_is_not_zero():
+    assert smallest_value(np.array([[0, -3e-42], [5, 0]], np.float32)) == np.float32(3e-42)
+    assert smallest_value(np.zeros((3, 2), np.float32)) == np.inf
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30])
+@pytest.mark.parametrize("d", [8, 500, 2048])
+def test_noise_of_the_expanded_form_is_what_it_is_said_to_be(d, offset):
+    import faiss
+
+    rng = np.random.default_rng(0)
+    x = (offset + rng.normal(size=(400, d))).astype(np.float32)
+    squared, ids = faiss.knn(x, x, 100)
+    true = ((x[:, None, :].astype(float) - x[ids]) ** 2).sum(axis=2)
+    norms = vector_norms(x)
+    share = np.abs(squared - true) / (norms[:, None] + norms[ids]) ** 2
+    assert share.max() < expansion_noise(d) < expansion_error(d)
+    if d >= 500:  # the bound that is certain is far from it
+        assert share.max() < expansion_error(d) / 30

@@ -1,0 +1,189 @@
+"""Images to embeddings: how they are prepared, and a network made fast on them."""
+
+import functools
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torch._dynamo
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+from torchvision.transforms.v2 import functional
+
+from drift import InputError
+from drift.images import BATCH_SIZE, CROP, RESIZE
+from drift.images.backbones import Backbone
+
+
+def preprocess(pixels: torch.Tensor, backbone: Backbone, resize: int = RESIZE) -> torch.Tensor:
+    """Scale images to what a backbone expects, as the study's notebook did.
+
+    Parameters
+    ----------
+    pixels : Tensor of uint8, shape (B, S, S, 3)
+        RGB images.
+    backbone : Backbone
+        Whose mean and deviation to normalize with.
+    resize : int
+        Length of the short side, from which the center is cut.
+
+    Returns
+    -------
+    Tensor of float32, shape (B, 3, 224, 224), channels last in memory
+        Short side resized (bilinear, antialiased), center crop of 224, normalized.
+    """
+    channels_first = pixels.permute(0, 3, 1, 2)
+    resized = functional.resize(channels_first, [resize], antialias=True)
+    cropped = functional.center_crop(resized, [CROP]).to(
+        torch.float32, memory_format=torch.channels_last
+    )
+    moments = torch.tensor([backbone.mean, backbone.std], device=pixels.device)
+    shift, scale = 255 * moments[:, :, None, None]
+    return cropped.sub_(shift).div_(scale)
+
+
+class Extractor:
+    """A backbone made fast: batch norm folded into the convolutions, channels last, compiled.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network, which is left as it is.
+    batch_size : int, optional
+        Images at a time; `BATCH_SIZE` of the device without it.
+    device : str
+        One of `DEVICES` but ``auto``.
+    precision : str
+        ``fp32``, or ``bf16`` for matrix products and convolutions in bfloat16.
+    compiled : bool
+        Compile the network by inductor, with its weights frozen in, at the first batch.
+    resize : int
+        Length of the short side to which images are resized.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        batch_size: int | None = None,
+        device: str = "cpu",
+        precision: str = "fp32",
+        compiled: bool = False,
+        resize: int = RESIZE,
+    ):
+        self.backbone = backbone
+        self.batch_size = batch_size or BATCH_SIZE[device]
+        self.device, self.precision = device, precision
+        self.compiled, self.resize = compiled, resize
+        network = fold_batch_norm(backbone.network)
+        network = network.to(device, memory_format=torch.channels_last)
+        if compiled:
+            # It warns on the error output that it finds no CUDA.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+            network = torch.compile(network, dynamic=False, options={"freezing": True})
+        elif device == "cpu" and precision == "fp32":
+            _use_one_kernel(network)
+        self._network = network
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Embed RGB images, uint8 (n, S, S, 3), batch by batch; float32 (n, d).
+
+        Raises
+        ------
+        InputError
+            When the network gives values that are not finite, when the device has no room for a
+            batch, or when the network cannot be compiled.
+        """
+        features = np.empty((len(images), self.backbone.dim), np.float32)
+        starts = range(0, len(images), self.batch_size)
+        batches = [slice(start, start + self.batch_size) for start in starts]
+        try:
+            # While the network computes, the next batch is read, as a rule from a disk. It is not
+            # resized meanwhile: that takes the same cores.
+            with ThreadPoolExecutor(1) as reader:
+                reads = (reader.submit(self._read, images, batch) for batch in batches)
+                ahead = next(reads, None)
+                for batch in batches:
+                    pixels = ahead.result()
+                    ahead = next(reads, None)
+                    features[batch] = self._embed(pixels)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"{self.device} has no room for {self.batch_size} images at a time: take a "
+                "smaller --batch-size"
+            ) from error
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise InputError(
+                f"the network cannot be compiled here ({str(error).strip().splitlines()[0]}): "
+                "--compile needs a C++ compiler; go without it"
+            ) from error
+        if not np.isfinite(features).all():
+            raise InputError(
+                f"the features are not finite: the weights {self.backbone.weights} are not sound"
+            )
+        return features
+
+    def _read(self, images: np.ndarray, batch: slice) -> torch.Tensor:
+        """A batch of images, on the device; to copy a memory map is to read it."""
+        return torch.from_numpy(np.array(images[batch])).to(self.device)
+
+    @torch.inference_mode()
+    def _embed(self, pixels: torch.Tensor) -> np.ndarray:
+        batch = preprocess(pixels, self.backbone, self.resize)
+        if self.compiled and len(pixels) < self.batch_size:
+            # For a batch of another length the network would be compiled once more.
+            batch = nn.functional.pad(batch, (0, 0) * 3 + (0, self.batch_size - len(pixels)))
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        reduced = torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
+        # On a GPU too, fp32 means float32, and the same bytes every time.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with reduced, exact:
+            features = self._network(batch)
+        return features[: len(pixels)].float().cpu().numpy()
+
+
+def choose_device(device: str) -> str:
+    """The device that is meant: ``auto`` is a GPU if this machine has one.
+
+    Raises
+    ------
+    InputError
+        When this machine has no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next((name for name, works in available.items() if works), "cpu")
+    if not available.get(device, True):
+        raise InputError(f"--device {device}: torch finds none on this machine; take --device cpu")
+    return device
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network in which each batch norm is part of the convolution before it.
+
+    A network that cannot be traced, because its code looks at the values, is returned as it is.
+    """
+    try:
+        return fuse(network)
+    except (torch.fx.proxy.TraceError, TypeError, RuntimeError, AttributeError, NameError):
+        return network
+
+
+def _use_one_kernel(network: nn.Module) -> None:
+    """Let oneDNN do the 1 x 1 convolutions too when there is one thread.
+
+    With fewer than 16 images and a single thread torch takes another kernel, which rounds
+    differently, and here is slower.
+    """
+    for layer in network.modules():
+        plain = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
+        if plain and layer.kernel_size == (1, 1) and torch.backends.mkldnn.is_available():
+            layer.forward = functools.partial(
+                torch.mkldnn_convolution,
+                weight=layer.weight,
+                bias=layer.bias,
+                padding=(0, 0) if isinstance(layer.padding, str) else layer.padding,
+                stride=layer.stride,
+                dilation=layer.dilation,
+                groups=layer.groups,
+            )

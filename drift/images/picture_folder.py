@@ -1,0 +1,251 @@
+"""A folder of the user's own pictures, brought to one size."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm.contrib.concurrent import thread_map
+
+from drift import InputError
+from drift.images import ImageSet
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """What a folder of pictures holds, before any of them is decoded.
+
+    Attributes
+    ----------
+    root : Path
+        The folder.
+    pictures : list of Path
+        Pictures in it and in its subfolders, sorted, relative to it. Some may turn out broken.
+    ignored : int
+        Files without the suffix of a picture, and hidden ones.
+    content : str
+        SHA-256 of the names and the bytes of the pictures: a copied folder is as good as the
+        original, and a picture exchanged under its old date is another.
+    """
+
+    root: Path
+    pictures: list[Path]
+    ignored: int
+    content: str
+
+
+def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
+    """Look for pictures in a folder and its subfolders.
+
+    The suffix decides: a picture is what has the suffix of a format that Pillow reads. Hidden
+    folders are not entered, links to folders are, once.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    threads : int, optional
+        Threads to read files with.
+
+    Raises
+    ------
+    InputError
+        When it is no folder, or nothing in it is a picture.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: name the one with your pictures by --images")
+    known = Image.registered_extensions().items()
+    # Pillow opens a multi-picture file as a JPEG, and so knows it only as a format to write.
+    suffixes = {suffix for suffix, name in known if name in Image.OPEN} | {".mpo"}
+    files = list(_files(root, set()))
+    pictures = [
+        path
+        for path in sorted(files)
+        # Of what is no file, opening a pipe would wait forever.
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    ]
+    ignored = len(files) - len(pictures)
+    if not pictures:
+        raise InputError(f"{root} holds no picture that Pillow knows, and {ignored} other files")
+    content = hashlib.sha256()
+    digests = _in_threads(_digest, pictures, threads, "hashing pictures")
+    pictures = [path.relative_to(root) for path in pictures]
+    for path, digest in zip(pictures, digests, strict=True):
+        content.update(os.fsencode(path) + b"\0" + digest)
+    return PictureFolder(root, pictures, ignored, content.hexdigest())
+
+
+def folder_sample(
+    folder: PictureFolder,
+    n: int | None,
+    seed: int,
+    size: int,
+    strict: bool = False,
+    threads: int | None = None,
+) -> ImageSet:
+    """A random sample of the pictures of a folder, or all of them, in the order of their names.
+
+    Every picture that is chosen is decoded once to see whether it is whole, and once more when it
+    is read; one that is broken is replaced by the next of the draw.
+
+    Parameters
+    ----------
+    folder : PictureFolder
+        The folder, as `scan_folder` found it.
+    n : int, optional
+        How many pictures, drawn without replacement; all that are whole without it.
+    seed : int
+        Seed of the draw.
+    size : int
+        Height and width to bring them to, see `square`.
+    strict : bool
+        Whether a broken picture is an error.
+    threads : int, optional
+        Threads to decode with.
+
+    Returns
+    -------
+    ImageSet
+        The source is the path of the file. The label is the place of the first-level subfolder
+        among those that hold pictures, sorted by name; -1 for pictures that lie in none.
+
+    Raises
+    ------
+    InputError
+        When fewer than `n` pictures are whole, or none; with `strict`, when one is broken.
+    """
+    paths = [folder.root / picture for picture in folder.pictures]
+    # Names on a disk may be no text, and then cannot be stored as they are.
+    sources = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
+    wanted = len(paths) if n is None else n
+    order = np.arange(len(paths))
+    if wanted < len(paths):
+        order = np.random.default_rng(seed).permutation(len(paths))
+
+    def flaw(row: int) -> str:
+        try:
+            read_square(paths[row], size)
+        # Fuzzed and cut-off files make Pillow's readers raise nearly anything.
+        except Exception as error:
+            return " ".join(str(error).split()) or type(error).__name__
+        return ""
+
+    chosen, skipped = [], {}
+    while len(chosen) < wanted and len(order):
+        batch, order = np.split(order, [wanted - len(chosen)])
+        flaws = _in_threads(flaw, batch, threads, "checking pictures")
+        for row, reason in zip(batch, flaws, strict=True):
+            if reason and strict:
+                raise InputError(
+                    f"{sources[row]} is broken ({reason}): repair or remove it, or go without "
+                    "--strict"
+                )
+            if reason:
+                skipped[sources[row]] = reason
+            else:
+                chosen.append(row)
+    if len(chosen) < (n or 1):
+        raise InputError(
+            f"{folder.root} holds {len(chosen)} pictures that can be read and {len(skipped)} that "
+            f"cannot, too few for --n-images {n or 'all'}"
+        )
+    chosen.sort()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        rows = chosen[start:stop]
+        try:
+            return np.stack(_in_threads(lambda row: read_square(paths[row], size), rows, threads))
+        except Exception as error:  # whatever Pillow raises at a file that has changed since
+            raise InputError(f"a picture was changed while it was read ({error})") from error
+
+    labels = _folder_labels(folder.pictures)[chosen]
+    sources = [sources[row] for row in chosen]
+    return ImageSet(sources, labels, size, read, skipped=skipped, ignored=folder.ignored)
+
+
+def read_square(path: Path, size: int) -> np.ndarray:
+    """Decode a picture, of an animation the first, and bring it to a square; see `square`.
+
+    It raises whatever Pillow raises at a broken file or at a decompression bomb.
+    """
+    with Image.open(path) as image:
+        return square(image, size)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Bring a picture to a square: its center, the short side resized to `size`, by Lanczos.
+
+    Parameters
+    ----------
+    image : Image
+        In any mode. It is turned as its EXIF orientation says; alpha is composited on white; 16-bit
+        gray is scaled to 8 bits.
+    size : int
+        Height and width of the square in pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size, 3)
+        RGB.
+
+    Raises
+    ------
+    ValueError
+        For pixels that are floating-point or beyond 16 bits: nothing says which value is white.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("F", "I")):
+        # Pillow's own conversion would make everything beyond 255 white.
+        pixels = np.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError(f"pixels of mode {image.mode} beyond 16 bits have no known range")
+        image = Image.fromarray((pixels.astype(np.uint32) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    # Cropped while it is resized: the long side of a very long picture would fill the memory.
+    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+
+
+def _files(folder: Path, entered: set[Path]) -> Iterator[Path]:
+    """Files of a folder and of its subfolders; these are entered once, and hidden ones never."""
+    if (place := folder.resolve()) in entered:
+        return  # a link back up, or a second one to the same place
+    entered.add(place)
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            yield path
+        elif not path.name.startswith("."):
+            yield from _files(path, entered)
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b"unreadable"  # `folder_sample` says why
+
+
+def _folder_labels(pictures: list[Path]) -> np.ndarray:
+    """Label of each picture by its first-level subfolder, int16."""
+    classes = [path.parts[0] if len(path.parts) > 1 else "" for path in pictures]
+    names, labels = np.unique(classes, return_inverse=True)
+    if len(names) > np.iinfo(np.int16).max:
+        raise InputError(f"{len(names)} subfolders are more than the 32,767 classes there can be")
+    return (labels - (names[0] == "")).astype(np.int16)
+
+
+def _in_threads(
+    function: Callable[[Any], Any], items: Iterable[Any], threads: int | None, label: str = ""
+) -> list[Any]:
+    """Apply a function to each item; with a progress bar if that is given a label."""
+    bar = {"desc": label, "disable": None if label else True}
+    # What Pillow finds odd and reads nonetheless is read without a word.
+    with warnings.catch_warnings(action="ignore"):
+        return thread_map(function, items, max_workers=threads or os.cpu_count(), **bar)

@@ -1,0 +1,183 @@
+"""What every script shares: command line, errors in one line, the table at the end."""
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from drift import InputError
+from drift.pipeline import INTERRUPTED
+from drift.pipeline.environment import use_threads
+from drift.pipeline.lock import lock_folder
+from drift.pipeline.results import Results
+from drift.pipeline.stage import finish_commits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The docstring as it stands, and the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def parser(doc: str, scheduler: bool = False) -> argparse.ArgumentParser:
+    """Command line of a stage: the flags that all stages have, to which the script adds its own.
+
+    Parameters
+    ----------
+    doc : str
+        The script's docstring, which ``--help`` shows.
+    scheduler : bool
+        Whether the stage's blocks can be computed elsewhere.
+    """
+    parser = _Parser(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
+    parser.set_defaults(scheduler=None)
+    add = parser.add_argument
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help="results folder")
+    add("--force", action="store_true", help="run even if the results are up to date")
+    add(
+        "--threads",
+        type=integer(1, 1024),
+        metavar="N",
+        help="threads to compute with; without it, one for each core",
+    )
+    add("--seed", type=integer(0, 2**31 - 1), default=0, help="seed of whatever is drawn at random")
+    if scheduler:
+        add(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="compute on the workers of a Dask scheduler, tcp://HOST:8786 for instance, which "
+            "see the results folder under the same path; or on processes of this machine: local. "
+            "Needs requirements-cluster.txt",
+        )
+    return parser
+
+
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Argument type: a whole number from `low` to `high`."""
+
+    def convert(text: str) -> int:
+        if (
+            not (text.isascii() and text.isdigit())
+            or int(text) < low
+            or (high is not None and int(text) > high)
+        ):
+            span = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
+        return int(text)
+
+    return convert
+
+
+def integer_or_all(text: str) -> int | str:
+    """Argument type: a whole number from 1 on, or ``all``."""
+    return text if text == "all" else integer(1)(text)
+
+
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the grid of k."""
+    # Without defaults of argparse: those that are given cannot stand beside --k.
+    add, whole = parser.add_argument, integer(1)
+    add("--k", type=whole, nargs="+", metavar="K", help="the grid of k itself; or, by steps,")
+    add("--k-min", type=whole, metavar="K", help="its first k (default: 10)")
+    add("--k-max", type=whole, metavar="K", help="its last k (default: that of stage 03)")
+    add("--k-step", type=whole, metavar="K", help="from one k to the next (default: 10)")
+
+
+def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
+    """The grid of k, ascending, within the `exact_k` neighbors that stage 03 holds.
+
+    A grid by steps ends at its last k, whether a step leads there or not.
+
+    Raises
+    ------
+    InputError
+        When both kinds of grid are asked for, a k is too large, or there is none.
+    """
+    by_steps = {"--k-min": args.k_min, "--k-max": args.k_max, "--k-step": args.k_step}
+    given = [flag for flag, value in by_steps.items() if value is not None]
+    if args.k and given:
+        raise InputError(f"--k is a grid by itself: leave it out, or {' and '.join(given)}")
+    k_min, k_max, k_step = args.k_min or 10, args.k_max or exact_k, args.k_step or 10
+    grid = sorted({*args.k}) if args.k else sorted({*range(k_min, k_max, k_step), k_max})
+    if grid[-1] > exact_k:
+        flag = "--k" if args.k else "--k-max"
+        raise InputError(
+            f"{flag} {grid[-1]} is more than the {exact_k} exact neighbors of stage 03: "
+            f"run 03_exact_knn.py --k-max {grid[-1]} first"
+        )
+    if not args.k and k_min > k_max:
+        raise InputError(f"the grid is empty: it starts at --k-min {k_min}, ends at {k_max}")
+    return grid
+
+
+def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> NoReturn:
+    """Parse the command line, run the stage, and end the process.
+
+    No other process works in the results folder meanwhile. Bad input, bad files and faults of the
+    machine end in one line and status 2.
+    """
+    args = parser.parse_args()
+    try:
+        if args.threads is not None:
+            use_threads(args.threads)
+        results = Results(args.results)
+        with lock_folder(results.root) as locked, _workers(args) as args.workers:
+            if locked:
+                finish_commits(results)
+            main(args)
+    except KeyboardInterrupt:
+        _fail(parser.prog, INTERRUPTED, status=130)
+    except InputError as error:
+        _fail(parser.prog, str(error))
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            full = f"{error.filename or args.results}: {os.strerror(error.errno)}"
+            _fail(parser.prog, f"{full}; once there is room, the same command resumes")
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(parser.prog, f"{where}{error.strerror or error}")
+    except MemoryError as error:
+        _fail(parser.prog, f"out of memory: {error}")
+    sys.exit(0)
+
+
+def print_text(sentences: list[str]) -> None:
+    """Print sentences as a paragraph."""
+    print("\n" + textwrap.fill(" ".join(sentences), 100))
+
+
+def print_table(title: str, table: "pd.DataFrame") -> None:
+    """Print the short table with which a stage ends."""
+    print(f"\n{title}")
+    print(table.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))
+
+
+def _workers(args: argparse.Namespace) -> contextlib.AbstractContextManager:
+    """The workers of ``--scheduler``, which are connected when the first block is computed."""
+    if args.scheduler is None:
+        return contextlib.nullcontext()
+    from drift.pipeline.dask_workers import DaskWorkers  # Dask may not be installed
+
+    return DaskWorkers(args.scheduler, args.threads)
+
+
+def _fail(prog: str, message: str, status: int = 2) -> NoReturn:
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,84 @@
+"""One process at a time in a folder."""
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from drift import InputError
+
+UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[bool]:
+    """Keep other processes that ask for the same lock out of a folder.
+
+    The lock is the system's own, on a file ``.lock`` that says who holds it. It ends with the
+    process, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be, and removed again if it is empty in the end.
+
+    Yields
+    ------
+    bool
+        Whether the folder is locked. It is not where this process cannot write to it.
+
+    Raises
+    ------
+    InputError
+        When another process holds the lock; the message says which one, and since when.
+    """
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    path = folder / ".lock"
+    # Whoever meets a lock file that its holder is about to remove tries again within the timeout.
+    lock = FileLock(path, timeout=0.1, poll_interval=0.02, fallback_to_soft=False)
+    if not _acquire(lock, folder):
+        yield False
+        return
+    try:
+        _write_holder(path)
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        lock.release()
+        with contextlib.suppress(OSError):
+            for empty in created:
+                empty.rmdir()
+
+
+def _acquire(lock: FileLock, folder: Path) -> bool:
+    """Lock a folder; False where this process cannot write to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        holder = "another process"
+        with contextlib.suppress(OSError):
+            holder = Path(lock.lock_file).read_text(errors="replace") or holder
+        raise InputError(f"{folder} is in use by {holder}: wait until it has ended") from error
+    except OSError as error:
+        if error.errno in UNWRITABLE_ERRNOS and not os.access(folder, os.W_OK):
+            return False
+        if error.errno not in NO_LOCKS_ERRNOS:
+            raise
+        print(f"warning: {folder} has no locks, run one script at a time", file=sys.stderr)
+    return True
+
+
+def _write_holder(path: Path) -> None:
+    since = datetime.now().astimezone().isoformat(" ", "seconds")
+    script = Path(sys.argv[0]).name
+    with contextlib.suppress(OSError):  # a full disk is no reason not to say "up to date"
+        path.write_text(f"{script}, process {os.getpid()} on {socket.gethostname()}, since {since}")

@@ -1,0 +1,1 @@
+"""The publications that the study reproduces: their protocols, metrics and curves."""

@@ -1,0 +1,276 @@
+"""The verdict: what was compared, what came out, why, and what to do."""
+
+from collections.abc import Collection, Sequence
+from math import ceil, isnan
+from typing import NamedTuple
+
+import pandas as pd
+
+from drift.report.study import BADLY_SERVED, ENOUGH, Study, given_files
+from drift.report.tables import format_crossing, format_fraction
+
+MOST_NAMED = 3  # of the runs that lose too much, those that lose most
+FEW_QUERIES = 1000  # with fewer, intervals of the means of skewed metrics are too narrow
+INVISIBLE = 0.0005  # what is 0.0 % when it is written down
+
+
+class Verdict(NamedTuple):
+    """What came out, why, what to do about it, and the details, each in sentences."""
+
+    found: list[str]
+    reason: list[str]
+    advice: list[str]
+    details: list[str]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [sentence for part in self for sentence in part]
+
+
+class _Run:
+    """A run as sentences see it."""
+
+    def __init__(self, study: Study, run: str):
+        self.study, self.run, self.label = study, run, study.labels[run]
+        self.measure = study.kept_by(run)
+        self.curve = study.run_curve(run, self.measure)
+        self.first, self.last = self.curve.index[[0, -1]]
+        strict = study.strictest(run)
+        self.tolerance, self.safe_k = strict["tolerance"], int(strict["safe_k"])
+        self.is_safe = self.safe_k == self.last
+        one = study.members[run][0]
+        settings = study.facts["parameters"]["runs"][one]
+        graph = ("backend", "M", "ef_construction", "seed")
+        self.graph, self.policy = [settings.get(key) for key in graph], str(settings["ef_search"])
+        efs = study.searched.get(one, {}).get("effective_ef", {})
+        ef = self.ef = efs[max(efs, key=int)] if efs else {}
+        self.stops_early = bool(ef) and ef["stops_after"] < ef["list_length"]
+
+    @property
+    def subject(self) -> str:
+        return f"{self.label}," if "," in self.label else self.label
+
+    def kept(self, k: int) -> str:
+        return f"{format_fraction(self.curve['mean'][k])} at k = {k}"
+
+    def keeps_more(self, other: "_Run", k: int) -> float | None:
+        return self.study.difference(self.run, other.run, k)
+
+
+def verdict(study: Study) -> Verdict:
+    """What was compared, on what, what came out, the reason, and what to do about it."""
+    runs = [_Run(study, run) for run in study.styles]
+    by_loss = sorted(runs, key=lambda run: run.curve["mean"][run.last])
+    short = [run for run in by_loss if not run.is_safe]
+    early = next((run for run in short if run.stops_early), None)
+    # Runs that show that it is the stop: in the same graph they go on, and keep more.
+    wider = [
+        run
+        for run in runs
+        if early and run.graph == early.graph and run.last == early.last and not run.stops_early
+        if (run.keeps_more(early, early.last) or 0) > 0
+    ]
+    ks = " to ".join(map(str, dict.fromkeys((study.ks[0], study.ks[-1]))))
+    searches = f"{len(runs)} approximate search{'es' if len(runs) > 1 else ''}"
+    compared = f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."
+    return Verdict(
+        [compared, *_ties(by_loss), *_safe(runs), *_short(runs, short)],
+        _reason(early, runs, is_shown=bool(wider)) if early else [],
+        [_stop_advice(early, wider) if early else _advice(runs)],
+        [*_crossings(short[:MOST_NAMED]), *_most(runs), *_intervals(study)],
+    )
+
+
+def extent(study: Study) -> str:
+    """How many queries and vectors, of how many dimensions, and what they are of."""
+    vectors = study.manifests.get("02_embeddings", {"outputs": {}})["outputs"].values()
+    shapes = [entry["shape"] for entry in [*vectors, *dict(given_files(study.facts)).values()]]
+    text = f"{study.n_queries:,} queries"
+    if shapes:  # of another system the vectors come last
+        text += " among {:,} embeddings of {:,} dimensions".format(*shapes[-1])
+    keys = (("01_images", "dataset"), ("02_embeddings", "model"))
+    parts = [
+        study.manifests.get(stage, {"parameters": {}})["parameters"].get(k) for stage, k in keys
+    ]
+    named = ", ".join(filter(None, parts))
+    return f"{text} ({named})" if named else text
+
+
+def drifters(study: Study) -> str:
+    """Who drifts with the run that loses most: the fifths of the lowest and the highest LID."""
+    run, k = study.worst
+    queries, fifths = study.queries(run).query("k == @k"), study.fifths(run, k)
+    below = 100 * (queries["overlap"] < BADLY_SERVED).mean()
+    low, high = (format_fraction(fifths["overlap"].iloc[place]) for place in (0, -1))
+    share = queries["lid_exact"].notna().mean()
+    of = "the queries" if share >= ENOUGH else f"the {100 * share:.2g} % that have an LID"
+    return (
+        f"At k = {k} {study.labels[run]} returns less than {BADLY_SERVED:g} of the neighbors to "
+        f"{below:.1f} % of the queries. Of {of}, the fifth with the lowest LID gets {low} of them "
+        f"on average, the fifth with the highest {high}."
+    )
+
+
+def _ties(by_loss: Sequence[_Run]) -> list[str]:
+    run = next((run for run in by_loss if run.measure == "recall"), None)
+    if run is None:
+        return []
+    overlap = format_fraction(run.study.run_curve(run.run, "overlap")["mean"][run.last])
+    return [
+        f"Rows tie, and ties are no losses: what {run.label} returns is an overlap of {overlap}, "
+        f"but a recall of {run.kept(run.last)}, and what follows speaks of recall."
+    ]
+
+
+def _safe(runs: Sequence[_Run]) -> list[str]:
+    """Which runs keep enough neighbors, and how well the LID."""
+    safe = [run for run in runs if run.is_safe]
+    if not safe:
+        return []
+    errors, within = pd.concat([run.study.lid_error(run.run) for run in safe]), ""
+    bound = errors[["ci_low", "ci_high"]].abs().max(axis=None)
+    if not isnan(bound):
+        percent = max(1, ceil(1000 * bound)) / 10
+        within = f", and an LID{_of_few(errors)} within {percent:.1f} % of the exact one"
+    verb = "keeps" if len(safe) == 1 else "keep"
+    share = f"{100 * safe[0].tolerance:g} % of the neighbors"
+    labels = join([run.label for run in safe]) if len(safe) > 1 else safe[0].subject
+    return [f"{labels} {verb} at least {share} on average at every k{within}."]
+
+
+def _short(runs: Sequence[_Run], short: Sequence[_Run]) -> list[str]:
+    """What the others lose; of many, those that lose most."""
+    sentences, is_other = [], len(short) < len(runs)
+    if len(short) > MOST_NAMED:
+        sentences.append(f"{len(short)} {'others' if is_other else 'searches'} keep less:")
+    for run in short[:MOST_NAMED]:
+        share = f"{100 * run.tolerance:g} % of the neighbors"
+        text = (
+            f"keeps {'that many only' if is_other else f'at least {share}'} up to k = {run.safe_k}"
+        )
+        if run.safe_k == 0:
+            is_less = run.curve["ci_high"][run.first] < run.tolerance
+            verb = "keeps" if is_less else "may keep"
+            text = f"{verb} less than {share} from the first k on ({run.kept(run.first)})"
+        losses = [f"{run.subject} {text}", f"keeps {run.kept(run.last)}"]
+        missing = 1 - run.study.run_curve(run.run, "found")["mean"][run.last]
+        if missing >= INVISIBLE:
+            losses[-1] += f", where {100 * missing:.1f} % of the places stay empty"
+        errors = run.study.lid_error(run.run)
+        errors = errors[(errors["ci_low"] > 0) | (errors["ci_high"] < 0)]
+        if len(errors) and errors["mean"].abs().max() >= INVISIBLE:
+            k = errors["mean"].abs().idxmax()
+            side = "low" if errors["mean"][k] < 0 else "high"
+            where = f" at k = {k}" if k != run.last else ""
+            off = f"{100 * abs(errors['mean'][k]):.1f} % too {side}"
+            losses.append(f"has an LID{_of_few(errors)} {off}{where}")
+        sentences.append(f"{', '.join([*losses[:-1], f'and {losses[-1]}'])}.")
+    return sentences
+
+
+def _of_few(errors: pd.DataFrame) -> str:
+    share = errors["share"].min()
+    return "" if share >= ENOUGH else f" (of the {100 * share:.2g} % of the queries that have one)"
+
+
+def _crossings(short: Sequence[_Run]) -> list[str]:
+    """Where the runs that lose too much cross each tolerance."""
+    sentences = []
+    for run in short:
+        texts = {
+            run.measure: f"{run.subject} passes a loss of",
+            "lid": "its LID passes an error of",
+        }
+        for criterion in texts:
+            places = [
+                f"{100 * min(limit.tolerance, 1 - limit.tolerance):.3g} % "
+                + ("nowhere" if isnan(limit.crossing_k) else "at k = ")
+                + format_crossing(limit, run.curve.index).strip("-")
+                for limit in run.study.limits(run.run, criterion).itertuples()
+            ]
+            texts[criterion] += f" {join(places)}" if places else " no tolerance"
+        sentences.append(f"{'; '.join(texts.values())}.")
+    return sentences
+
+
+def _most(runs: Sequence[_Run]) -> list[str]:
+    """Which run keeps most of the longest list, unless others cannot be told from it."""
+    best = max(runs, key=lambda run: (run.last, run.curve["mean"][run.last]))
+    others = {run.label: best.keeps_more(run, best.last) for run in runs if run is not best}
+    same = [label for label, difference in others.items() if difference == 0]
+    if same:
+        labels = f"{best.label} and {join(same, 'or')}"
+        return [f"At k = {best.last} there is no difference beyond the intervals between {labels}."]
+    if others and all(others.values()):
+        return [f"{best.subject} keeps most at k = {best.last}."]
+    return []
+
+
+def _intervals(study: Study) -> list[str]:
+    sentences = [f"Intervals are of 95 %, over {study.interval_of}."]
+    if study.n_queries < FEW_QUERIES:
+        sentences.append(
+            f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
+            "difference of LIDs, are too narrow."
+        )
+    return sentences
+
+
+def _reason(early: _Run, runs: Sequence[_Run], is_shown: bool) -> list[str]:
+    """How the libraries read efSearch, where that lets a search stop early."""
+    itself = " (the query itself is one)" if early.ef["list_length"] > early.last else ""
+    sentences = [
+        f"The reason {'is' if is_shown else 'may be'} where a search stops: FAISS lists "
+        "max(efSearch, k) candidates, but stops once efSearch of them are nearer than the next one "
+        f"to visit; {early.subject} at k = {early.last} stops after {early.ef['stops_after']} of "
+        f"{early.ef['candidates']}{itself}."
+    ]
+    if any(run.ef and run.ef["stops_after"] > run.ef["ef_search"] for run in runs):
+        sentences.append("hnswlib raises efSearch to the length of the list.")
+    return sentences
+
+
+def _stop_advice(early: _Run, wider: Sequence[_Run]) -> str:
+    """What to do about a search that stops early, right at every k as far as was measured."""
+    ef = early.ef["ef_search"]
+    if not wider:
+        return (
+            f"So before longer lists than efSearch = {ef} are used with FAISS, measure a run whose "
+            "efSearch grows with k (--runs faiss:k,50)."
+        )
+    worse = {
+        run: [k for k in early.curve.index if (early.keeps_more(run, k) or 0) > 0] for run in wider
+    }
+    best = min(wider, key=lambda run: (len(worse[run]), "k" not in run.policy))
+    shown = f"on the same graph {best.subject} keeps {best.kept(best.last)}"
+    if "k" not in best.policy:
+        return f"So with FAISS let efSearch be no less than the list is long: {shown}."
+    least = best.policy.partition(",")[2]
+    if worse[best]:
+        k, least = worse[best][0], ef
+        shown += (
+            f", but {best.kept(k)}, where {early.subject} keeps {early.kept(k).partition(' at')[0]}"
+        )
+    else:
+        shown += f" and {best.kept(best.first)}"
+    floor = f", but not fall below {least}" if least else ""
+    return f"So with FAISS let efSearch grow with k{floor}: {shown}."
+
+
+def _advice(runs: Sequence[_Run]) -> str:
+    """What to do where it is not the stop."""
+    safe = [run.label for run in runs if run.is_safe]
+    if safe:
+        return f"So lists up to k = {runs[0].last} can be had from {join(safe, 'or')}."
+    longest = max(run.safe_k for run in runs)
+    lists = f"lists longer than k = {longest}" if longest else "lists of any length"
+    return f"So for {lists} search wider, or build a denser index, and measure again."
+
+
+def join(parts: Collection[str], word: str = "and") -> str:
+    """A list in words, in which names with a comma can still be told apart."""
+    *others, last = parts
+    has_comma = any("," in part for part in parts)
+    comma = ";" if has_comma and len(others) > 1 else ","
+    end = comma if has_comma else ""
+    return f"{f'{comma} '.join(others)}{end} {word} {last}" if others else last

@@ -1,0 +1,230 @@
+"""How the members of two neighborhoods differ, and where they lie, while their lists grow.
+
+The exact lists of a study are the beginnings of one long list, and the lists of an index mostly
+continue each other. So what sets E_k and A_k apart is followed from one k to the next by the few
+ids that come and go, and is not worked out anew from k ids on either side.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_array
+
+from drift.neighbor_lists import as_ids, refuse_faulty_ids, refuse_other_shape
+from drift.vectors import row_blocks
+
+# Bytes for a block of queries: the table of `set_differences` is read and written all over.
+TABLE_BUDGET = 16 << 20
+
+
+@dataclass(frozen=True)
+class SetDifference:
+    """What lists of one length have in common, and what changed since the length before.
+
+    Attributes
+    ----------
+    k : int
+        The length.
+    added : ndarray of int, shape (Q, c)
+        Ids by which the exact lists have grown.
+    wanted, returned : ndarray of int, shape (Q,)
+        Ids in the exact lists and in the other ones, the missing ones not counted.
+    common : ndarray of int, shape (Q,)
+        Ids that are in both lists.
+    change : csr_array of int8, shape (Q, N)
+        Change of the difference between the sets, that is of +1 where an id is in the exact list
+        alone and -1 where it is in the other alone.
+    """
+
+    k: int
+    added: np.ndarray
+    wanted: np.ndarray
+    returned: np.ndarray
+    common: np.ndarray
+    change: csr_array
+
+
+def set_differences(
+    exact: np.ndarray, lists: Sequence[np.ndarray], n: int
+) -> Iterator[SetDifference]:
+    """Follow the difference between exact lists and others through growing lengths.
+
+    A table of Q x N bytes is held meanwhile: give a block of queries at a time.
+
+    Parameters
+    ----------
+    exact : ndarray of signed int, shape (Q, K)
+        Ids, none twice in a row, -1 for a missing one; the exact list of length k is the first k.
+    lists : sequence of ndarray of signed int, shape (Q, k)
+        The other lists, a length k <= K for each, ascending. They need not continue each other.
+    n : int
+        Ids are below it.
+    """
+    rows = np.arange(len(exact))
+    difference = np.zeros((len(exact), n), np.int8)
+    previous = np.empty((len(exact), 0), exact.dtype)
+    wanted, differing = 0, np.zeros(len(exact), np.int64)
+    for ids in lists:
+        k, before = ids.shape[1], previous.shape[1]
+        moved = np.ones(ids.shape, bool)
+        np.not_equal(ids[:, :before], previous, out=moved[:, :before])
+        added = exact[:, before:k]
+        keys = [
+            _flat(added, added >= 0, n),
+            _flat(previous, moved[:, :before] & (previous >= 0), n),
+            _flat(ids, moved & (ids >= 0), n),
+        ]
+        signs = np.repeat(np.array([1, 1, -1], np.int8), [key.size for key in keys])
+        touched = np.concatenate(keys)
+        old = difference.ravel()[touched]
+        for key, sign in zip(keys, (1, 1, -1), strict=True):
+            difference.ravel()[key] += np.int8(sign)
+        changed = difference.ravel()[touched] != old
+        row, column = np.divmod(touched[changed], n)
+        # An id that both left and came back, or was added on both sides, is one entry here.
+        change = csr_array((signs[changed], (row, column)), difference.shape)
+        new = difference[np.repeat(rows, np.diff(change.indptr)), change.indices]
+        growth = np.abs(new) - np.abs(new - change.data)
+        differing += csr_array((growth, change.indices, change.indptr), change.shape).sum(
+            axis=1, dtype=np.int64
+        )
+        wanted = wanted + (added >= 0).sum(axis=1)
+        returned = (ids >= 0).sum(axis=1)
+        common = (wanted + returned - differing) // 2
+        yield SetDifference(k, added, wanted, returned, common, change)
+        previous = ids
+
+
+def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarray) -> np.ndarray:
+    """Distances between the barycenters of two neighborhoods, while their lists grow.
+
+    With S_E and S_A the sums of the e exact and the m returned neighbors, the shift is the norm of
+    S_E / e - S_A / m = (S_E - S_A) / m + S_E (1 / e - 1 / m). The second term is not 0 for the rows
+    that came back short, and only for those S_E itself is kept. Where nothing is missing, no rows
+    are read but those that are in one list and not in the other.
+
+    Vectors are added up in double precision: what that rounds off is far less than a millionth of
+    the gap between two float32 numbers of their size, however far from the origin they lie.
+
+    Parameters
+    ----------
+    differences : sequence of SetDifference
+        From `set_differences`, all lengths from the first on.
+    embeddings : ndarray of float, shape (N, d)
+        The vectors.
+
+    Returns
+    -------
+    ndarray of float64, shape (G, Q)
+        NaN where nothing was returned.
+    """
+    n, d = embeddings.shape
+    wanted, returned = (
+        np.stack([getattr(step, name) for step in differences]) for name in ("wanted", "returned")
+    )
+    short = np.flatnonzero((wanted != returned).any(axis=0))
+    short_now = [np.flatnonzero(at_k) for at_k in (wanted != returned)[:, short]]
+    growth = [_chosen(step.added[short], n) for step in differences]
+    # The few rows that are needed, some columns at a time, are turned into doubles.
+    used = np.zeros(n, bool)
+    for matrix in (*growth, *(step.change for step in differences)):
+        used[matrix.indices] = True
+    rows, places = np.flatnonzero(used), used.cumsum() - 1
+    growth = [_renumbered(matrix, places, len(rows)) for matrix in growth]
+    changes = [_renumbered(step.change, places, len(rows)) for step in differences]
+    squares = np.zeros(returned.shape)
+    # A width that does not depend on the block of queries, for the sake of the last bit.
+    width = int(np.clip(TABLE_BUDGET // (8 * n), 16, 64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 1 / returned
+        correction = 1 / wanted - scale
+        for column in range(0, d, width):
+            table = np.asarray(embeddings[rows, column : column + width], np.float64)
+            difference = np.zeros((returned.shape[1], table.shape[1]))
+            exact = np.zeros((len(short), table.shape[1]))
+            for i, change in enumerate(changes):
+                if change.nnz:
+                    difference += change @ table
+                part = np.einsum("qd,qd->q", difference, difference) * scale[i] ** 2
+                if len(short):
+                    exact += growth[i] @ table
+                    now = short_now[i]
+                    barycenters = difference[short[now]] * scale[i, short[now], None]
+                    barycenters += exact[now] * correction[i, short[now], None]
+                    part[short[now]] = np.einsum("qd,qd->q", barycenters, barycenters)
+                squares[i] += part
+        shifts = np.sqrt(squares)
+    # The sums of rows that came and went again are 0 only up to rounding.
+    shifts[
+        [(step.common == step.wanted) & (step.common == step.returned) for step in differences]
+    ] = 0
+    shifts[(wanted == 0) | (returned == 0)] = np.nan
+    return shifts
+
+
+def neighborhood_overlap(exact_indices: ArrayLike, ann_indices: ArrayLike) -> np.ndarray:
+    """Share of the exact neighbors that were found; a missing neighbor counts as a miss.
+
+    Parameters
+    ----------
+    exact_indices, ann_indices : array_like of int, shape (Q, k)
+        Ids of any whole-number type and size, none twice in a row. A missing neighbor is -1, of
+        signed types only.
+
+    Returns
+    -------
+    ndarray of float64, shape (Q,)
+        From 0 to 1.
+
+    Raises
+    ------
+    InputError
+        When the lists are not of the same shape, are no whole numbers, or a row holds an id twice.
+    """
+    lists = as_ids(exact_indices, "exact ids"), as_ids(ann_indices, "ANN ids")
+    refuse_other_shape(*lists)
+    n_queries, k = lists[0].shape
+    common = np.empty(n_queries)
+    for start, stop in row_blocks(n_queries, 64 * k, budget=TABLE_BUDGET):
+        exact, ann = (ids[start:stop] for ids in lists)
+        refuse_faulty_ids(exact, "exact ids:", first_row=start)
+        refuse_faulty_ids(ann, "ANN ids:", first_row=start)
+        # None is twice on its own side: what is twice in both together is common.
+        both = np.sort(np.concatenate(_signed(exact, ann), axis=1), axis=1)
+        common[start:stop] = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
+    return common / k
+
+
+def _signed(*lists: np.ndarray) -> list[np.ndarray]:
+    """The same ids as int64; codes for them where they are too large."""
+    if all(ids.dtype.kind == "i" or ids.max(initial=0) < 2**63 for ids in lists):
+        return [ids.astype(np.int64, copy=False) for ids in lists]
+    present = [ids >= 0 for ids in lists]
+    values = [ids[mask].astype(np.uint64) for ids, mask in zip(lists, present, strict=True)]
+    _, codes = np.unique(np.concatenate(values), return_inverse=True)
+    coded = []
+    for mask, code in zip(present, np.split(codes, [values[0].size]), strict=True):
+        coded.append(np.full(mask.shape, -1, np.int64))
+        coded[-1][mask] = code
+    return coded
+
+
+def _chosen(ids: np.ndarray, n: int) -> csr_array:
+    """Matrix of ones where a row holds an id; (Q, c) ids to (Q, n)."""
+    present = ids >= 0
+    starts = np.concatenate([[0], present.sum(axis=1).cumsum()])
+    return csr_array((np.ones(starts[-1]), ids[present], starts), (len(ids), n))
+
+
+def _renumbered(matrix: csr_array, places: np.ndarray, n: int) -> csr_array:
+    """The same matrix in doubles, with other numbers for its columns."""
+    columns = places[matrix.indices]
+    return csr_array((matrix.data.astype(float), columns, matrix.indptr), (matrix.shape[0], n))
+
+
+def _flat(ids: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:
+    """Places of chosen ids in a table of Q x n, row after row."""
+    row, column = np.nonzero(chosen)
+    return row * n + ids[row, column]

@@ -1,0 +1,566 @@
+"""Lists of an index: what both libraries return, and what is made of it."""
+
+import faiss
+import hnswlib
+import numpy as np
+import pytest
+
+from drift import InputError
+from drift.exact import ExactSearch, neighbor_distances
+from drift.indexes import build_index, hnswlib_hnsw, load_index
+from drift.indexes import search as index_search
+from drift.indexes.config import BACKENDS, GraphConfig, SearchConfig
+from drift.indexes.faiss_hnsw import FaissHnsw
+from drift.indexes.search import approximate_neighbors, group_shared_searches, list_length
+from drift.metrics import found, neighborhood_overlap
+from drift.vectors import row_blocks
+
+both_backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def normal(n, d, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+
+
+def clustered(n, d=16, n_clusters=10, seed=0):
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(n_clusters, d)) * 6
+    return (centers[rng.integers(n_clusters, size=n)] + rng.normal(size=(n, d))).astype(np.float32)
+
+
+def two_islands(first, second):
+    """Two clusters so far apart that links between them are few, or none."""
+    x = np.random.default_rng(0).normal(size=(first + second, 4))
+    x[first:] += 1000
+    return x.astype(np.float32)
+
+
+def build(backend, x, M=16, ef_construction=100, seed=0):
+    return build_index(GraphConfig(backend, M, ef_construction, seed), x)
+
+
+def search(index, x, queries, k, ef_search, include_self=False):
+    """Lists of one length; `ef_search` a number, or "k" for as many as are asked for."""
+    ef = list_length(k, include_self) if ef_search == "k" else ef_search
+    lists, _ = approximate_neighbors(index, x, queries, [k], ef, include_self)
+    return lists[k]
+
+
+def search_all(index, x, k, ef_search, include_self=False):
+    return search(index, x, np.arange(len(x)), k, ef_search, include_self)
+
+
+def assert_well_formed(x, queries, lists, k):
+    """Ascending, of different ids, and what is missing at the end."""
+    ids, distances = lists.indices, lists.distances
+    assert ids.shape == distances.shape == (len(queries), k)
+    assert ids.dtype == np.int32 and distances.dtype == np.float32
+    np.testing.assert_allclose(distances, neighbor_distances(x, queries, ids), rtol=1e-6)
+    for row_ids, row in zip(ids, distances, strict=True):
+        m = (row_ids >= 0).sum()
+        assert (row_ids[m:] == -1).all() and np.isinf(row[m:]).all()
+        assert len(set(row_ids[:m])) == m and np.isfinite(row[:m]).all()
+        pairs = list(zip(row[:m], row_ids[:m], strict=True))
+        assert pairs == sorted(pairs)
+
+
+def test_names_of_runs():
+    assert SearchConfig(GraphConfig("faiss", 32, 200, 0), "50").name == "faiss_M32_efc200_ef50"
+    assert SearchConfig(GraphConfig("faiss", 32, 200, 0), "k").name == "faiss_M32_efc200_efk"
+    assert SearchConfig(GraphConfig("hnswlib", 16, 100, 0), "50").name == "hnswlib_M16_efc100_ef50"
+    assert (
+        SearchConfig(GraphConfig("hnswlib", 32, 200, 7), "k").name == "hnswlib_M32_efc200_efk_seed7"
+    )
+    for policy, name in (("k,50", "efkmin50"), ("2k,50", "ef2kmin50")):
+        assert (
+            SearchConfig(GraphConfig("faiss", 32, 200), policy).name == f"faiss_M32_efc200_{name}"
+        )
+    seeded = SearchConfig(GraphConfig("hnswlib", 32, 200, 7), "k,5")
+    assert seeded.name == "hnswlib_M32_efc200_efkmin5_seed7"
+
+
+@both_backends
+def test_candidate_list_of_all_rows_is_exact(backend):
+    x = normal(300, 8)
+    exact = ExactSearch(x).neighbors(np.arange(300), 20)
+    lists = search_all(build(backend, x), x, 20, 300)
+    np.testing.assert_array_equal(lists.indices, exact.indices)
+    np.testing.assert_allclose(lists.distances, exact.distances, rtol=1e-6)
+
+
+@both_backends
+def test_policy_k_keeps_as_many_candidates_as_are_asked_for(backend):
+    x = clustered(1000)
+    index = build(backend, x, M=4, ef_construction=20)
+    for include_self, asked in ((False, 101), (True, 100)):
+        policy, number = (search_all(index, x, 100, ef, include_self) for ef in ("k", asked))
+        np.testing.assert_array_equal(policy.indices, number.indices)
+
+
+def test_policy_k_asks_for_the_query_too():
+    class Recorder:
+        distance_computations = None
+
+        def search(self, points, k, ef_search):
+            asked.append((k, ef_search))
+            return np.tile(np.arange(k), (len(points), 1)), np.zeros((len(points), k), np.float32)
+
+    x, asked = normal(30, 3), []
+    for ef_search in ("k", 5):
+        for include_self in (False, True):
+            search_all(Recorder(), x, 10, ef_search, include_self)
+    assert list(dict.fromkeys(asked)) == [(11, 11), (10, 10), (11, 5), (10, 5)]
+
+
+@both_backends
+def test_same_seed_same_lists(backend):
+    x = normal(1000, 16)
+    for seed in (0, 3):
+        first, second = (search_all(build(backend, x, 4, 10, seed), x, 10, 1) for _ in range(2))
+        np.testing.assert_array_equal(first.indices, second.indices)
+
+
+@both_backends
+def test_each_seed_has_a_graph_of_its_own(backend):
+    # At a tiny efSearch lists show the graph they were found in.
+    x = normal(1000, 16)
+    lists = [search_all(build(backend, x, 4, 10, seed), x, 1, 1).indices for seed in range(4)]
+    for first in range(4):
+        for second in range(first):
+            assert (lists[first] != lists[second]).any(), f"seeds {second} and {first}"
+
+
+def lowest_links(index, n):
+    """Pairs of rows that a link of the lowest level joins, read from what the library holds."""
+    if isinstance(index, FaissHnsw):
+        hnsw, row = index._index.hnsw, index._row
+        starts = faiss.vector_to_array(hnsw.offsets).astype(np.int64)[:-1]
+        width = hnsw.nb_neighbors(0)
+        links = faiss.vector_to_array(hnsw.neighbors)[starts[:, None] + np.arange(width)]
+        row = np.arange(n) if row is None else row
+    else:
+        (state,) = index._index.__getstate__()
+        nodes = state["data_level0"].reshape(n, state["size_data_per_element"]).view(np.uint8)
+        count = np.ascontiguousarray(nodes[:, :2]).view(np.uint16)
+        slots = np.ascontiguousarray(nodes[:, 4 : 4 + 4 * state["max_M0"]]).view(np.uint32)
+        links = np.where(np.arange(state["max_M0"]) < count, slots.astype(np.int64), -1)
+        row = np.empty(n, np.int64)
+        row[state["label_lookup_internal"]] = state["label_lookup_external"]
+    start = np.repeat(np.arange(n), links.shape[1]).reshape(links.shape)
+    return {*zip(row[start[links >= 0]].tolist(), row[links[links >= 0]].tolist(), strict=True)}
+
+
+@both_backends
+def test_a_seed_is_an_order_of_insertion_and_changes_the_links(backend):
+    x = clustered(1000)
+    links = [lowest_links(build(backend, x, 8, 40, seed), 1000) for seed in (0, 1, 2, 1)]
+    assert links[1] == links[3]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        shared = len(links[first] & links[second]) / len(links[first])
+        assert 0.3 < shared < 0.95, f"{shared:.0%} of the links are shared"
+
+
+def test_the_rows_are_inserted_in_their_order_with_seed_0_and_in_a_drawn_one_with_another():
+    x = normal(300, 8)
+    for seed in (0, 4):
+        graph = GraphConfig("hnswlib", 8, 40, seed)
+        order = graph.insertion_order(300)
+        assert (order is None) == (seed == 0)
+        library = hnswlib.Index("l2", 8)
+        library.init_index(300, 8, 40)  # with the library's own seed
+        rows = np.arange(300) if order is None else order
+        library.add_items(x[rows], rows, num_threads=1)
+        expected = type("Wrapped", (), {"_index": library})
+        assert lowest_links(build_index(graph, x), 300) == lowest_links(expected, 300)
+    assert sorted(order) == list(range(300)) != list(order)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_hnswlib_inserts_in_blocks_what_it_would_insert_at_once(seed, monkeypatch):
+    x, graph = normal(300, 8), GraphConfig("hnswlib", 8, 40, seed)
+    at_once = lowest_links(build_index(graph, x), 300)
+    monkeypatch.setattr(hnswlib_hnsw, "row_blocks", lambda n, _: row_blocks(n, 1, 7))
+    assert lowest_links(build_index(graph, x), 300) == at_once
+
+
+@both_backends
+def test_seed_changes_the_graph_and_not_the_ids(backend):
+    x = normal(300, 8)
+    exact = ExactSearch(x).neighbors(np.arange(300), 10)
+    lists = search_all(build(backend, x, seed=5), x, 10, 300)
+    np.testing.assert_array_equal(lists.indices, exact.indices)
+
+
+def test_short_rows_of_faiss():
+    x = two_islands(300, 200)
+    lists = search_all(build("faiss", x, M=2, ef_construction=20), x, 220, "k")
+    assert_well_formed(x, np.arange(500), lists, 220)
+    share = found(lists.indices)
+    assert (share < 1).any() and (share == 1).any()
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_rows_that_the_stop_rule_of_faiss_cuts_short(seed):
+    x = two_islands(200, 200)
+    lists = search_all(build("faiss", x, M=4, ef_construction=20, seed=seed), x, 150, 10)
+    assert_well_formed(x, np.arange(400), lists, 150)
+    assert (found(lists.indices) < 1).any()
+    assert not (lists.indices == np.arange(400)[:, None]).any()
+
+
+def test_short_rows_of_hnswlib():
+    x = two_islands(200, 200)
+    index = build("hnswlib", x, M=3, ef_construction=10)
+    k = 210
+    lists = search_all(index, x, k, 10)
+    assert_well_formed(x, np.arange(400), lists, k)
+    short = found(lists.indices) < 1
+    assert short.any() and not short.all()
+
+    # Rows that the library serves are what it gives when they are searched without the others.
+    alone = search(index, x, np.flatnonzero(~short), k, 10)
+    assert (found(alone.indices) == 1).all()
+    np.testing.assert_array_equal(lists.indices[~short], alone.indices)
+    np.testing.assert_array_equal(lists.distances[~short], alone.distances)
+
+
+def test_fallback_of_hnswlib_gives_all_that_the_library_gives():
+    x = two_islands(200, 200)
+    k = 210
+    index = build("hnswlib", x, M=3, ef_construction=10)
+    ids, _ = index.search(x, k, 10)
+    library = index._index
+    library.set_ef(k)
+    with pytest.raises(RuntimeError):
+        library.knn_query(x, k)
+    lengths = (ids >= 0).sum(axis=1)
+    assert 0 < (lengths < k).sum() < 400
+    for row in range(0, 400, 5):
+        m = lengths[row]
+        np.testing.assert_array_equal(ids[row, :m], library.knn_query(x[row : row + 1], m)[0][0])
+        assert (ids[row, m:] == -1).all()
+        if m < k:
+            with pytest.raises(RuntimeError):
+                library.knn_query(x[row : row + 1], m + 1)
+
+
+@both_backends
+def test_more_neighbors_than_rows_come_back_short(backend):
+    x = normal(12, 3)
+    lists = search_all(build(backend, x), x, 20, 50)
+    assert_well_formed(x, np.arange(12), lists, 20)
+    assert ((lists.indices >= 0).sum(axis=1) == 11).all()
+
+
+@both_backends
+def test_one_neighbor(backend):
+    x = normal(300, 8)
+    lists = search_all(build(backend, x), x, 1, 300)
+    np.testing.assert_array_equal(
+        lists.indices, ExactSearch(x).neighbors(np.arange(300), 1).indices
+    )
+    own = search_all(build(backend, x), x, 1, 300, include_self=True)
+    np.testing.assert_array_equal(own.indices[:, 0], np.arange(300))
+
+
+@both_backends
+def test_duplicates(backend):
+    x = np.repeat(normal(40, 4), 10, axis=0)
+    for include_self in (False, True):
+        lists = search_all(build(backend, x, 8, 400), x, 15, 400, include_self)
+        assert_well_formed(x, np.arange(400), lists, 15)
+        copies = 10 if include_self else 9
+        assert ((lists.distances == 0).sum(axis=1) == copies).mean() > 0.9
+
+
+@both_backends
+def test_distances_are_those_of_the_ids_bit_for_bit(backend):
+    x = clustered(1000)
+    lists = search_all(build(backend, x, 4, 20), x, 30, 10)
+    assert_well_formed(x, np.arange(1000), lists, 30)
+
+
+@both_backends
+def test_query_is_not_its_own_neighbor(backend):
+    x = clustered(1000)
+    queries = np.array([1, 2, 500, 999])
+    lists = search(build(backend, x, 4, 20), x, queries, 20, 10)
+    assert_well_formed(x, queries, lists, 20)
+    assert not (lists.indices == queries[:, None]).any()
+
+
+@both_backends
+def test_include_self_has_the_query_at_distance_zero(backend):
+    x = normal(500, 8)
+    lists = search_all(build(backend, x), x, 10, 50, include_self=True)
+    np.testing.assert_array_equal(lists.indices[:, 0], np.arange(500))
+    assert (lists.distances[:, 0] == 0).all()
+    assert (lists.distances[:, 1] > 0).all()
+
+
+@both_backends
+def test_include_self_is_the_query_before_its_neighbors(backend):
+    x = normal(500, 8)
+    index = build(backend, x)
+    own = search_all(index, x, 11, "k", include_self=True)
+    proper = search_all(index, x, 10, "k")
+    np.testing.assert_array_equal(own.indices[:, 1:], proper.indices)
+
+
+@both_backends
+def test_searching_does_not_change_the_index(backend):
+    x = clustered(500)
+    index = build(backend, x, 4, 20)
+    before = search_all(index, x, 5, 10)
+    search_all(index, x, 100, 400)
+    after = search_all(index, x, 5, 10)
+    np.testing.assert_array_equal(before.indices, after.indices)
+
+
+def test_stop_rule_of_faiss_costs_overlap_beyond_ef_search():
+    x, queries, k = clustered(3000), np.arange(0, 3000, 3), 200
+    exact = ExactSearch(x).neighbors(queries, k).indices
+    index = build("faiss", x)
+    fixed, following = (
+        neighborhood_overlap(exact, search(index, x, queries, k, ef).indices).mean()
+        for ef in (50, "k")
+    )
+    assert following > 0.99
+    assert fixed < following - 0.02
+
+    # hnswlib raises efSearch to k by itself.
+    lists = search(build("hnswlib", x), x, queries, k, 50)
+    assert neighborhood_overlap(exact, lists.indices).mean() > 0.99
+
+
+def test_stop_rule_of_faiss_is_no_matter_below_ef_search():
+    x, queries = clustered(3000), np.arange(0, 3000, 10)
+    exact = ExactSearch(x).neighbors(queries, 20).indices
+    lists = search(build("faiss", x), x, queries, 20, 50)
+    assert neighborhood_overlap(exact, lists.indices).mean() > 0.98
+
+
+def test_policies_of_ef_search():
+    graph = GraphConfig("faiss", 32, 200)
+    assert [SearchConfig(graph, ef).ef(11) for ef in ("50", "k", "2k", "10k")] == [50, 11, 22, 110]
+    assert SearchConfig(graph, "2k").name == "faiss_M32_efc200_ef2k"
+    assert SearchConfig(graph, "50").effective_ef(101) == {
+        "list_length": 101,
+        "ef_search": 50,
+        "candidates": 101,
+        "stops_after": 50,
+    }
+    assert (
+        SearchConfig(GraphConfig("hnswlib", 32, 200), "50").effective_ef(101)["stops_after"] == 101
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("k,50", [50, 50, 50, 51, 251]), ("2k,50", [50, 50, 100, 102, 502]), ("3k,1", [3, 75])],
+)
+def test_policies_with_a_least_ef_search(policy, expected):
+    config = SearchConfig(GraphConfig("faiss", 32, 200), policy)
+    lengths = (1, 25) if len(expected) == 2 else (11, 25, 50, 51, 251)
+    assert [config.ef(length) for length in lengths] == expected
+    assert config.follows_k
+    assert config.parameters["ef_search"] == policy
+
+
+def test_a_least_ef_search_in_what_the_library_makes_of_it():
+    config = SearchConfig(GraphConfig("faiss", 32, 200), "k,50")
+    for length, ef in ((11, 50), (101, 101)):
+        made = {"list_length": length, "ef_search": ef, "candidates": ef, "stops_after": ef}
+        assert config.effective_ef(length) == made
+
+
+@pytest.mark.parametrize(
+    ("backend", "ef"),
+    [
+        *(("annoy", "50"), ("faiss", ""), ("faiss", "0"), ("faiss", "0k"), ("hnswlib", "k2")),
+        *(("faiss", f"k,{least}") for least in ("", "0", "050", "k", "50,60", " 50")),
+        *(("faiss", "50,40"), ("faiss", ",50"), ("faiss", "k;50")),
+    ],
+)
+def test_what_is_no_run(backend, ef):
+    with pytest.raises(InputError, match="is no run"):
+        SearchConfig(GraphConfig(backend, 32, 200), ef)
+
+
+def test_a_run_is_parsed_with_what_belongs_to_its_policy():
+    for text, policy in (("faiss:50", "50"), ("hnswlib:k", "k"), ("faiss:2k,50", "2k,50")):
+        config = SearchConfig.parse(text, 16, 100, 3)
+        backend = text.partition(":")[0]
+        assert config == SearchConfig(GraphConfig(backend, 16, 100, 3), policy)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("faiss:k,50,threads=4", "threads"),
+        ("faiss:50,iterative_scan=strict_order", "iterative_scan"),
+        ("hnswlib:k,a=1,50", "a"),
+        ("faiss:k,=3", ""),
+    ],
+)
+def test_settings_that_no_backend_has_are_refused_by_name(text, setting):
+    with pytest.raises(InputError) as error:
+        SearchConfig.parse(text, 32, 200)
+    message = str(error.value)
+    assert text in message and f"no setting {setting!r}" in message and "\n" not in message
+
+
+def test_searches_share_what_one_list_answers():
+    ks = [10, 20, 49, 50, 60]
+    fixed, policy = (
+        SearchConfig(GraphConfig("faiss", 32, 200), "50"),
+        SearchConfig(GraphConfig("faiss", 32, 200), "k"),
+    )
+    assert group_shared_searches(ks, fixed, False) == [(10, 20, 49), (50,), (60,)]
+    assert group_shared_searches(ks, fixed, True) == [(10, 20, 49, 50), (60,)]
+    assert group_shared_searches([60, 70], fixed, True) == [(60,), (70,)]
+    assert group_shared_searches(ks, policy, False) == [(k,) for k in ks]
+    least = SearchConfig(GraphConfig("faiss", 32, 200), "k,50")
+    assert group_shared_searches(ks, least, False) == [(10, 20, 49), (50,), (60,)]
+    assert group_shared_searches(ks, least, True) == [(10, 20, 49, 50), (60,)]
+    twice = SearchConfig(GraphConfig("faiss", 32, 200), "2k,50")
+    assert group_shared_searches(ks, twice, False) == [(10, 20), (49,), (50,), (60,)]
+
+
+def full_of_ties(n):
+    """A coarse grid, on which rows coincide and most distances occur many times."""
+    return np.random.default_rng(0).integers(0, 3, size=(n, 6)).astype(np.float32)
+
+
+@both_backends
+@pytest.mark.parametrize("include_self", [False, True])
+@pytest.mark.parametrize("vectors", [clustered, full_of_ties])
+@pytest.mark.parametrize("policy", ["50", "k,50"])
+def test_lists_cut_from_a_longer_one_are_those_of_their_own_search(
+    backend, include_self, vectors, policy, monkeypatch
+):
+    monkeypatch.setattr(index_search, "MAX_SEARCHES", 1)
+    x, queries = vectors(2000), np.arange(0, 2000, 3)
+    index = build(backend, x, M=8, ef_construction=40)
+    run = SearchConfig(GraphConfig(backend, 8, 40), policy)
+    ks, *_ = group_shared_searches(range(1, 80), run, include_self)
+    assert max(ks) == (50 if include_self else 49)
+    together, _ = approximate_neighbors(index, x, queries, ks, 50, include_self)
+    for k in ks:
+        alone = search(index, x, queries, k, 50, include_self)
+        np.testing.assert_array_equal(together[k].indices, alone.indices)
+        np.testing.assert_array_equal(together[k].distances, alone.distances)
+
+
+@both_backends
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_saved_graph_is_the_same_graph(backend, seed, tmp_path):
+    x = clustered(1000)
+    graph = GraphConfig(backend, 4, 10, seed)
+    built = build_index(graph, x)
+    built.save(tmp_path / "index")
+    loaded = load_index(graph, tmp_path / "index", x)
+    first, second = (search_all(index, x, 20, 5) for index in (built, loaded))
+    np.testing.assert_array_equal(first.indices, second.indices)
+    assert built.statistics() == loaded.statistics()
+
+
+def test_statistics_of_a_graph_of_faiss():
+    x = clustered(1000)
+    shown = build("faiss", x, M=8).statistics()
+    assert sum(shown["rows_by_highest_level"]) == 1000
+    assert len(shown["rows_by_highest_level"]) > 1
+    assert 0 < shown["min_degree_level_0"] <= shown["mean_degree_level_0"] <= 16
+    assert shown["index_bytes"] > x.nbytes
+
+
+def test_rows_out_of_reach_are_counted():
+    # Islands of 40 and 20 rows with at most 2 * 2 links each: none leads over, and the entry point
+    # is on one of them.
+    x = two_islands(40, 20)
+    index = build("faiss", x, M=2, ef_construction=10)
+    out_of_reach = index.statistics()["unreachable_rows"]
+    found_from_far = search_all(index, x, 59, 60).indices
+    seen = np.unique(found_from_far[found_from_far >= 0])
+    assert out_of_reach == 60 - len(seen)
+
+
+# What a search costs.
+
+
+class Clock:
+    """A clock that only a search moves on, and an index whose searches take given times."""
+
+    distance_computations = None
+
+    def __init__(self, *seconds):
+        self.now, self.seconds, self.searches = 0.0, list(seconds), []
+
+    def perf_counter(self):
+        return self.now
+
+    def search(self, points, length, ef_search):
+        self.searches.append((len(points), length, ef_search))
+        self.now += self.seconds.pop(0)
+        return np.tile(np.arange(length), (len(points), 1)), np.zeros((len(points), length), "f4")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "searches", "median"),
+    [
+        ([9.0, 1.0], 1, 9.0),  # a long one is not repeated
+        ([0.0625, 0.125, 1.0], 2, 0.09375),
+        ([0.01, 0.9, 0.02, 0.02], 2, 0.455),
+        ([0.02, 0.01, 0.04, 0.01, 0.01, 0.01], 5, 0.01),  # one that was held up does not count
+        ([0.0] * 9, 5, 0.0),
+    ],
+)
+def test_a_short_search_is_repeated_and_its_median_kept(seconds, searches, median, monkeypatch):
+    clock = Clock(*seconds)
+    monkeypatch.setattr(index_search, "time", clock)
+    (ids, _), cost = index_search.timed_search(clock, np.zeros((3, 2)), 4, 6)
+    assert clock.searches == [(3, 4, 6)] * searches
+    assert cost == (pytest.approx(median), None)
+    assert ids.shape == (3, 4)
+
+
+def test_searches_for_what_ties_left_open_do_not_count(monkeypatch):
+    clock = Clock(1.0, 50.0, 50.0)
+    monkeypatch.setattr(index_search, "time", clock)
+    x = normal(30, 3)
+    _, cost = approximate_neighbors(clock, x, np.arange(4), [5, 10, 20], 50)
+    assert clock.searches == [(4, 21, 50), (4, 6, 50), (4, 11, 50)]
+    assert cost.seconds == 1
+
+
+def test_distance_computations_are_those_of_one_search_of_these_points():
+    x, queries = clustered(1000), np.arange(0, 1000, 5)
+    index = build("faiss", x, M=8)
+    cost = {}
+    for name, rows in (("all", queries), ("first", queries[:50]), ("rest", queries[50:])):
+        for ks in ([10], [40, 10]):
+            _, cost[name] = approximate_neighbors(index, x, rows, ks, 50)
+    counts = {name: each.distance_computations for name, each in cost.items()}
+    assert counts["all"] == counts["first"] + counts["rest"]
+    assert 50 < counts["all"] / len(queries) < 1000
+    threads = faiss.omp_get_max_threads()
+    for n_threads in (1, 4):
+        faiss.omp_set_num_threads(n_threads)
+        _, again = approximate_neighbors(index, x, queries, [10], 50)
+        assert again.distance_computations == counts["all"]
+    faiss.omp_set_num_threads(threads)
+
+
+def test_who_keeps_all_rows_as_candidates_computes_all_distances():
+    x = normal(300, 8)
+    index = build("faiss", x)
+    _, cost = approximate_neighbors(index, x, np.arange(100), [10], 300)
+    # Besides, those on the way down through the upper levels.
+    assert 300 <= cost.distance_computations / 100 < 400
+
+
+def test_hnswlib_keeps_no_count_of_distances():
+    x = normal(300, 8)
+    _, cost = approximate_neighbors(build("hnswlib", x), x, np.arange(100), [10], 50)
+    assert cost.distance_computations is None
+    assert cost.seconds > 0
