@@ -24,9 +24,9 @@ class Neighborhoods:
     others : ndarray of float, shape (Q, k)
         The distances, NaN in the place of the query itself.
     spread : ndarray of float, shape (Q, k)
-        The same, 0 where they cannot be told from it.
+        The same, 0 where rounding hides whether they are 0.
     noise : ndarray of float64, shape (Q, k), or float
-        What cannot be told from 0 in their squares.
+        Rounding error of their squares.
     """
 
     ids: np.ndarray

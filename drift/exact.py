@@ -160,7 +160,7 @@ class ExactSearch:
         if not include_self:
             candidates = np.where(candidates == queries[:, None], -1, candidates)
         distances = neighbor_distances(self._embeddings, queries, candidates)
-        # Most candidates are told apart by their float32 distances; those that are not get better
+        # Most candidates are ordered by their float32 distances; those that are not get better
         # ones.
         order = np.argsort(distances, axis=1)
         candidates = np.take_along_axis(candidates, order, axis=1)

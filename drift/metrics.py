@@ -109,7 +109,7 @@ def compute_metrics(
     norms : ndarray of float, shape (N,), optional
         Norms of the vectors from which the exact distances were taken, where that was done by
         |x|^2 - 2xy + |y|^2 in float32. Recall then forgives what rounding can have done to r_k
-        (`drift.vectors.expansion_noise`), and distances that cannot be told from 0, those of near
+        (`drift.vectors.expansion_noise`), and distances within the rounding of 0, those of near
         duplicates, count as 0 in `distance_ratio` and LID, on both sides alike.
     threads : int
         Blocks of queries that are worked on at a time. The results do not depend on it.

@@ -18,8 +18,6 @@ from drift.intervals import (
 )
 
 N_RESAMPLES = 1000
-# With fewer queries than this, intervals of the means of skewed metrics are too narrow.
-FEW_QUERIES = 1000
 SUMMARY = ("mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n")
 OVERLAP_TOLERANCES = (0.99, 0.95, 0.90)
 LID_TOLERANCES = (0.01, 0.05, 0.10)

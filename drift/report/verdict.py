@@ -194,7 +194,7 @@ def _crossings(short: Sequence[_Run]) -> list[str]:
 
 
 def _most(runs: Sequence[_Run]) -> list[str]:
-    """Which run keeps most of the longest list, unless others cannot be told from it."""
+    """Which run keeps most of the longest list, unless others do not differ from it."""
     best = max(runs, key=lambda run: (run.last, run.curve["mean"][run.last]))
     others = {run.label: best.keeps_more(run, best.last) for run in runs if run is not best}
     same = [label for label, difference in others.items() if difference == 0]
