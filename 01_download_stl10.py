@@ -17,31 +17,18 @@ from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
 
 # isort: split
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from drift import InputError
-from drift.images import ImageSet
 from drift.pipeline.blocks import compute_blocks
-from drift.pipeline.lock import lock_folder
 from drift.pipeline.stage import Stage
+from drift.pipeline.tasks.images import FLAGS, choose_images
 from drift.vectors import row_blocks
 
-N_IMAGES = 10_000
 BLOCK_BYTES = 8 << 20
 ORIGINS_SHOWN = 20
-# The flags that only one dataset understands.
-FLAGS = {
-    "stl10": ("split", "data_dir", "url", "archive"),
-    "photos": (),
-    "folder": ("images", "image_size", "strict"),
-}
-# What decides the images of a dataset, for the manifest, and how to get them.
-Source = tuple[dict[str, Any], Callable[[], ImageSet]]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -74,10 +61,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    refuse_flags_of_others(args)
-    parameters, load = SOURCES[args.dataset](args)
+    parameters, load = choose_images(args)
     stage = Stage("01_images", args)
-    if stage.begin({"dataset": args.dataset, "seed": args.seed, **parameters}):
+    if stage.begin(parameters):
         images = load()
         n, size = len(images.sources), images.size
         stage.create("01_images.npy", (n, size, size, 3), np.uint8)
@@ -93,69 +79,13 @@ def main(args: argparse.Namespace) -> None:
     print_summary(stage)
 
 
-def refuse_flags_of_others(args: argparse.Namespace) -> None:
-    for dataset, flags in FLAGS.items():
-        for flag in flags:
-            if getattr(args, flag) and dataset != args.dataset:
-                name = f"--{flag.replace('_', '-')}"
-                raise InputError(
-                    f"{name} goes with --dataset {dataset}, not with --dataset {args.dataset}"
-                )
-
-
-def from_stl10(args: argparse.Namespace) -> Source:
-    from drift.images import stl10
-
-    split, folder = args.split or "unlabeled", args.data_dir or Path("data")
-    available = stl10.stl10_count(stl10.STL10_ARCHIVE, split)
-    n = available if args.n_images == "all" else args.n_images or min(N_IMAGES, available)
-    if n > available:
-        raise InputError(
-            f"--n-images {n} is more than the {available} images of STL-10's split {split}"
-        )
-
-    def load() -> ImageSet:
-        with lock_folder(folder):  # two downloads would write to the same file
-            stl10.fetch_stl10(stl10.STL10_ARCHIVE, folder, split, args.url, args.archive)
-        return stl10.stl10_sample(folder, split, n, args.seed)
-
-    return {"n_images": n, "split": split}, load
-
-
-def from_photos(args: argparse.Namespace) -> Source:
-    from drift.images import photos
-
-    if args.n_images == "all":
-        raise InputError("--n-images all: there is no end of crops of photographs, give a number")
-    n = args.n_images or N_IMAGES
-    return {"n_images": n}, lambda: photos.photo_crops(n, args.seed)
-
-
-def from_folder(args: argparse.Namespace) -> Source:
-    from drift.images import picture_folder
-
-    if args.images is None:
-        raise InputError("--dataset folder needs --images DIR, the folder of your pictures")
-    folder = picture_folder.scan_folder(args.images, args.threads)
-    n = None if args.n_images == "all" else args.n_images
-    size = args.image_size or 224
-    parameters = {"images": str(args.images), "content": folder.content, "n_images": n}
-    return parameters | {
-        "image_size": size,
-        "strict": args.strict,
-    }, lambda: picture_folder.folder_sample(folder, n, args.seed, size, args.strict, args.threads)
-
-
-SOURCES = {"stl10": from_stl10, "photos": from_photos, "folder": from_folder}
-
-
 def print_summary(stage: Stage) -> None:
     manifest = stage.manifest()
-    for name, reason in manifest["skipped"].items():
+    skipped, ignored = manifest["skipped"], manifest["ignored"]
+    for name, reason in skipped.items():
         print(f"skipped, broken: {name} ({reason})")
     if manifest["parameters"]["dataset"] == "folder":
-        skipped, ignored = len(manifest["skipped"]), manifest["ignored"]
-        print(f"broken pictures skipped: {skipped}, files ignored: {ignored}")
+        print(f"broken pictures skipped: {len(skipped)}, files ignored: {ignored}")
     table = stage.read("01_images.parquet", columns=["source"])
     origins = table["source"].str.rsplit("/", n=1).str[0].rename("origin").value_counts()
     title = f"{len(table)} images in {stage.results.path('01_images.npy')}"

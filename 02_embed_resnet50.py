@@ -9,7 +9,8 @@ examples
   python 02_embed_resnet50.py --weights resnet50.pth         weights downloaded elsewhere
   python 02_embed_resnet50.py --model efficientnet_lite0     small, its weights are in a package
   python 02_embed_resnet50.py --compile --precision bf16     fastest, a little less precise
-  python 02_embed_resnet50.py --from-file mine.npy           no images: embeddings of your own
+  python 02_embed_resnet50.py --from-file mine.fvecs         no images: vectors of your own
+  python 02_embed_resnet50.py --from-file clip.parquet --metric cosine
   python 02_embed_resnet50.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
@@ -17,20 +18,15 @@ from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
 
 # isort: split
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from drift import InputError, images
 from drift.pipeline.blocks import compute_blocks
-from drift.pipeline.results import content_hash, load_array
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.embed import EmbedImages, ImportEmbeddings
-from drift.vectors import check_embeddings, rounding_to_float32
+from drift.pipeline.tasks.embed import EmbedImages, ImportEmbeddings, choose_metric
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -44,9 +40,17 @@ def arguments() -> argparse.ArgumentParser:
     source.add_argument(
         "--from-file",
         type=Path,
-        metavar="FILE.npy",
-        help="take these embeddings, a matrix of floats, and compute none; stage 01 is not needed",
+        metavar="FILE",
+        help="take these vectors and compute none, without stage 01: .npy, .fvecs, .bvecs, .fbin, "
+        ".u8bin, .i8bin, .hdf5 as ann-benchmarks has it, .parquet",
     )
+    parser.add_argument(
+        "--metric",
+        metavar="euclidean|cosine",
+        help="by what vectors are compared; for cosine they are scaled to unit length (default: "
+        "what an .hdf5 file says, else euclidean)",
+    )
+    parser.add_argument("--column", help="of a .parquet file, if there are several of lists")
     parser.add_argument(
         "--weights",
         metavar="W",
@@ -80,9 +84,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     stage = Stage("02_embeddings", args)
-    task, parameters, describe = (plan_import if args.from_file else plan_network)(args, stage)
-    if stage.begin(parameters):
-        facts = describe(task)
+    task = choose_task(args, stage)
+    if stage.begin(task.parameters):
+        facts = task.prepare()
         stage.create("02_embeddings.npy", task.shape, np.float32)
         for rows, features in compute_blocks(stage, task, task.blocks(), "embeddings"):
             stage.write("02_embeddings.npy", rows, features)
@@ -99,60 +103,18 @@ def main(args: argparse.Namespace) -> None:
     cli.print_table(title, pd.DataFrame([columns], columns=titles))
 
 
-# The task, what decides its outputs, and what checks it and says more of it.
-Plan = tuple[Any, dict[str, Any], Callable[[Any], dict[str, Any]]]
-
-
-def plan_network(args: argparse.Namespace, stage: Stage) -> Plan:
+def choose_task(args: argparse.Namespace, stage: Stage) -> EmbedImages | ImportEmbeddings:
+    if args.from_file is not None:
+        if args.weights is not None:
+            raise InputError("--weights are of a network, and --from-file computes with none")
+        metric = choose_metric(args.metric, args.from_file)
+        return ImportEmbeddings(args.from_file.absolute(), metric, args.column)
     (pixels,) = stage.require("01_images.npy")
     weights = args.weights
-    parameters = {
-        "model": args.model,
-        "weights": f"{weights}, seed {args.seed}" if weights == images.RANDOM else weights,
-        "resize": args.resize,
-        "crop": images.CROP,
-        "device": args.device,
-        "precision": args.precision,
-        "compile": args.compile,
-        "batch_size": args.batch_size,
-    }
     if weights is not None and Path(weights).is_file():
         weights = Path(weights).absolute()
-        parameters["weights"] = f"{weights.name} sha256:{content_hash(weights)}"
     network = (args.model, weights, args.seed, args.batch_size, args.device, args.precision)
-    return EmbedImages(pixels, *network, args.compile, args.resize), parameters, describe_network
-
-
-def describe_network(task: EmbedImages) -> dict[str, Any]:
-    """What the defaults stand for, for the manifest."""
-    extractor = task.extractor
-    if extractor.backbone.weights.startswith(f"{images.RANDOM}, seed "):
-        print(f"warning: {images.RANDOM_IS_GOOD_FOR}", file=sys.stderr)
-    return {
-        "weights": extractor.backbone.weights,
-        "device": extractor.device,
-        "batch_size": extractor.batch_size,
-    }
-
-
-def plan_import(args: argparse.Namespace, stage: Stage) -> Plan:
-    if args.weights is not None:
-        raise InputError("--weights are of a network, and --from-file computes with none")
-    parameters = {"model": None, "from_file": content_hash(args.from_file)}
-    return ImportEmbeddings(args.from_file.absolute()), parameters, check_vectors
-
-
-def check_vectors(task: ImportEmbeddings) -> dict[str, Any]:
-    vectors = load_array(task.file)
-    check_embeddings(vectors, str(task.file))
-    moved = rounding_to_float32(vectors)
-    if moved > 1e-4:
-        print(
-            f"warning: rounding to float32 moves the vectors by {moved:.1g} of their distance "
-            f"from their mean: subtract the mean before they are saved in {task.file}",
-            file=sys.stderr,
-        )
-    return {}
+    return EmbedImages(pixels, *network, args.compile, args.resize, choose_metric(args.metric))
 
 
 if __name__ == "__main__":

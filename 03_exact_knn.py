@@ -2,6 +2,7 @@
 
 reads   results/02_embeddings.npy
 writes  results/03_queries.npy          int32 (Q,), the rows searched for
+        results/03_query_vectors.npy    float32 (Q, d), with queries from a file, which are no rows
         results/03_exact_indices.npy    int32 (Q, K), ascending distance, then id
         results/03_exact_distances.npy  float32 (Q, K), Euclidean
         results/03_exact.json           the manifest
@@ -9,7 +10,8 @@ writes  results/03_queries.npy          int32 (Q,), the rows searched for
 examples
   python 03_exact_knn.py
   python 03_exact_knn.py --queries 2000 --k-max 500
-  python 03_exact_knn.py --include-self --no-refine   the notebook's way
+  python 03_exact_knn.py --queries queries.fvecs      vectors that are not among the embeddings
+  python 03_exact_knn.py --protocol notebook          as one of the publications did
   python 03_exact_knn.py --scheduler tcp://host:8786  on the workers of a Dask cluster
 """
 
@@ -21,12 +23,10 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from drift import InputError
 from drift.pipeline.blocks import compute_blocks
-from drift.pipeline.environment import n_threads
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.search import ExactKnn, ExpandedKnn
-from drift.vectors import check_embeddings
+from drift.pipeline.tasks.exact import choose_queries, exact_task
+from drift.protocols import Protocol
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,38 +36,35 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--queries",
-        type=cli.integer_or_all,
         default="all",
-        metavar="all|N",
-        help="rows to search for: all, or N drawn ones",
+        metavar="all|N|FILE",
+        help="rows to search for: all, or N drawn ones; or vectors in a file, as for stage 02, "
+        "which are scaled like the embeddings (of an .hdf5 file: test)",
     )
     parser.add_argument(
-        "--include-self", action="store_true", help="leave the query in its own neighbor list"
-    )
-    parser.add_argument(
-        "--no-refine",
-        action="store_true",
-        help="keep FAISS's expanded float32 distances instead of direct differences",
+        "--protocol",
+        choices=("study", "notebook", "paper"),
+        default="study",
+        help="study: the query is not among its neighbors, and distances are direct differences; "
+        "notebook: it is, and distances are FAISS's expanded ones in float32; paper: the first of "
+        "k + 1 is dropped, whatever it is, and distances are expanded. Stages 04 and 05 follow",
     )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     stage = Stage("03_exact", args)
-    (embeddings,) = stage.require("02_embeddings.npy")
-    parameters = {
-        "k_max": args.k_max,
-        "queries": args.queries,
-        "include_self": args.include_self,
-        "refine": not args.no_refine,
-        "seed": args.seed,
-    }
-    if stage.begin(parameters):
-        queries = choose_queries(args, stage.read("02_embeddings.npy"))
+    stage.require("02_embeddings.npy")
+    metric = stage.results.manifest("02_embeddings")["parameters"].get("metric")
+    choice = choose_queries(args.queries, args.protocol, metric)
+    parameters = {"k_max": args.k_max, "queries": choice.name, "protocol": args.protocol}
+    if stage.begin(parameters | {"seed": args.seed}):
+        queries, vectors = choice.draw(stage.read("02_embeddings.npy"), args.k_max, args.seed)
+        files = {"queries": stage.save("03_queries.npy", queries)}
+        if vectors is not None:
+            files["vectors"] = stage.save("03_query_vectors.npy", vectors)
+        search = exact_task(stage, Protocol(args.protocol), args.k_max, **files)
         shape = (len(queries), args.k_max)
-        search = (embeddings, stage.save("03_queries.npy", queries), args.k_max, args.include_self)
-        threads = n_threads()
-        search = ExpandedKnn(*search, threads) if args.no_refine else ExactKnn(*search)
         stage.create("03_exact_indices.npy", shape, np.int32)
         stage.create("03_exact_distances.npy", shape, np.float32)
         for rows, found in compute_blocks(stage, search, search.blocks(), "exact neighbors"):
@@ -79,26 +76,11 @@ def main(args: argparse.Namespace) -> None:
     print_summary(stage)
 
 
-def choose_queries(args: argparse.Namespace, embeddings: np.ndarray) -> np.ndarray:
-    """The rows to search for, once the embeddings are known to have enough of them."""
-    from drift.exact import check_k
-
-    n = len(embeddings)
-    check_embeddings(embeddings)
-    check_k(args.k_max, n, args.include_self)
-    rows = np.arange(n, dtype=np.int32)
-    if args.queries == "all":
-        return rows
-    if args.queries > n:
-        raise InputError(f"--queries {args.queries} is more than the {n} embeddings there are")
-    return np.sort(np.random.default_rng(args.seed).choice(rows, args.queries, replace=False))
-
-
 def print_summary(stage: Stage) -> None:
     manifest = stage.manifest()
     names = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
     queries, indices, distances = map(stage.results.load, names)
-    if manifest["parameters"]["include_self"]:
+    if manifest["parameters"]["protocol"] == "notebook":
         off = (distances[indices == queries[:, None]] > 0).mean()
         print(f"{off:.1%} of the queries are not at distance 0 from themselves")
     ks = [k for k in (1, 10, 50, 100, 250) if k <= distances.shape[1]]

@@ -9,37 +9,32 @@ writes  results/04_hnsw/RUN/kKKKK_indices.npy    int32 (Q, k); -1 for a missing 
 examples
   python 04_hnsw_search.py
   python 04_hnsw_search.py --runs faiss:200 hnswlib:2k    two more runs, beside those that are there
-  python 04_hnsw_search.py --runs faiss:50 --m 16 --k 10 50 100 --replace
+  python 04_hnsw_search.py --runs faiss:0.5k faiss:50,ef_construction=400 --k 10 50 100 --replace
   python 04_hnsw_search.py --seeds 0 1 2 3 4              each run on five graphs
-  python 04_hnsw_search.py --save-index                   later runs need not build the graph again
-  python 04_hnsw_search.py --scheduler tcp://host:8786    on the workers of a Dask cluster
+  python 04_hnsw_search.py --lists milvus ids.npy         what another system returned
 """
 
 from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
 
 # isort: split
 import argparse
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 
-from drift import InputError
-from drift.indexes.config import SearchConfig
 from drift.pipeline import runs
-from drift.pipeline.blocks import compute_blocks
-from drift.pipeline.environment import peak_memory
 from drift.pipeline.stage import Stage
+from drift.pipeline.tasks.exact import QUERY_VECTORS, exact_protocol
 from drift.pipeline.tasks.search import (
     SearchIndex,
     built_graph,
     discard_graph,
-    mean_overlap_and_found,
+    search_configs,
+    store_lists,
 )
+from drift.protocols import Protocol
 
 INPUTS = ("02_embeddings.npy", "03_queries.npy", "03_exact_indices.npy")
-LISTS = {"indices": np.int32, "distances": np.float32}
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -48,10 +43,9 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--runs",
         nargs="+",
-        default=["faiss:50", "faiss:k,50", "hnswlib:50"],
         metavar="BACKEND:EF",
-        help="faiss or hnswlib, and efSearch: a number; k for the list's length, or 2k, 3k, ...; "
-        "k,50 for the same, but at least 50",
+        help="faiss or hnswlib, and efSearch: a number; k for the list's length, or 2k, 0.25k; or "
+        "k,50; then ,ef_construction=400 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
     )
     parser.set_defaults(seed=None)
     add(
@@ -59,13 +53,23 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         type=whole(0, 2**31 - 1),
         metavar="SEED",
-        help="in place of --seed: every run on a graph of each. A seed is an order in which the "
-        "rows are inserted, 0 their own (default: 0)",
+        help="in place of --seed: a graph of each, an order of insertion (default: 0, the rows')",
     )
     add("--m", type=whole(2, 10_000), default=32, metavar="M", help="links of a node")
     add("--ef-construction", type=whole(1, 10**6), default=200, metavar="EF", help="efConstruction")
     add("--build-threads", type=whole(1), default=1, metavar="N", help="above 1: not reproducible")
     cli.add_grid(parser)
+    add(
+        "--lists",
+        nargs="+",
+        action="append",
+        metavar=("NAME", "IDS"),
+        help="a run of lists of another system: its name; its ids, as .npy, .ivecs, .ibin, .hdf5 "
+        "or .parquet, or a folder of k0010_indices.npy ...; if wanted, its distances to compare",
+    )
+    kinds = ("euclidean", "squared", "cosine")
+    add("--reported", choices=kinds, help="what those distances are (default: euclidean)")
+    add("--seconds", type=cli.positive, metavar="S", help="how long that system searched")
     add("--save-index", action="store_true", help="keep the graphs, for later runs")
     add("--replace", action="store_true", help="remove the runs that are not asked for")
     add("--ef-search", "--efsearch", "--ef", type=refuse_ef_search, help=argparse.SUPPRESS)
@@ -78,67 +82,57 @@ def refuse_ef_search(text: str) -> NoReturn:
 
 def main(args: argparse.Namespace) -> None:
     stage = Stage("04_hnsw", args)
-    embeddings, queries, exact = stage.require(*INPUTS)
-    exact_parameters = stage.results.manifest("03_exact")["parameters"]
-    include_self = exact_parameters["include_self"]
-    grid = cli.k_grid(args, exact_parameters["k_max"])
-    configs = search_configs(args)
-    names, graphs = [c.name for c in configs], dict.fromkeys(c.graph for c in configs)
-    runs.announce_overwriting(stage.results, names, grid)
+    files = stage.require(*INPUTS)
+    protocol = exact_protocol(stage)
+    vectors = stage.require(QUERY_VECTORS)[0] if protocol is Protocol.OUTSIDE else None
+    exact = stage.results.manifest("03_exact")["parameters"]
+    grid = cli.k_grid(args, exact["k_max"])
+    asked = {"k_grid": grid, "protocol": exact["protocol"]}
+    configs, imports = search_configs(args), []
+    if args.lists or args.seconds or args.reported:
+        from drift.pipeline.tasks.lists import parse_lists  # FAISS takes a while
+
+        imports = parse_lists(args, grid, protocol, *files, vectors)
+    grids = {run.name: list(getattr(run, "grid", grid)) for run in (*configs, *imports)}
+    graphs = dict.fromkeys(config.graph for config in configs)
+    runs.warn_of_dense_graphs(graphs)
+    runs.announce_overwriting(stage.results, grids)
+    for task in imports:
+        run = stage.part(task.name)
+        if run.begin(asked | task.parameters):
+            task.check()
+            store_lists(run, task, {})
+    parts = {config: stage.part(config.name) for config in configs}
+    pending = [config for config in parts if parts[config].begin(config.parameters | asked)]
+    effort = {config: config.effort(map(protocol.policy_length, grid)) for config in pending}
     for graph in graphs:
-        parts = {config: stage.part(config.name) for config in configs if config.graph == graph}
-        protocol = {"k_grid": grid, "include_self": include_self}
-        pending = [config for config in parts if parts[config].begin(config.parameters | protocol)]
-        if pending or args.save_index:
-            with built_graph(stage, graph) as (index_file, facts):
-                for config in pending:
-                    task = (embeddings, queries, index_file, config, tuple(grid), include_self)
-                    search_grid(parts[config], SearchIndex(*task), exact, facts)
-        else:
+        searches = [config for config in pending if config.graph == graph]
+        if not searches and not args.save_index:
             discard_graph(stage, graph)
+            continue
+        with built_graph(stage, graph) as (index_file, facts):
+            for config in searches:
+                task = (*files[:2], index_file, config, tuple(grid), protocol, vectors)
+                found = store_lists(parts[config], SearchIndex(*task), facts)
+                if config == pending[0]:
+                    runs.announce_rest(found["search_seconds_in_all"], list(effort.values()))
     if args.replace:
-        runs.remove_others(stage.results, names, [graph.name for graph in graphs])
-    print_summary(stage, configs)
+        runs.remove_others(stage.results, grids, [graph.name for graph in graphs])
+    print_summary(stage, list(grids))
 
 
-def search_configs(args: argparse.Namespace) -> list[SearchConfig]:
-    """Every run that is asked for, on a graph of every seed."""
-    if args.seeds and args.seed is not None:
-        raise InputError("--seeds is in place of --seed: give one of the two")
-    return [
-        SearchConfig.parse(text, args.m, args.ef_construction, seed, args.build_threads)
-        for seed in dict.fromkeys(args.seeds or [args.seed or 0])
-        for text in dict.fromkeys(args.runs)
-    ]
-
-
-def search_grid(run: Stage, task: SearchIndex, exact: Path, facts: dict[str, Any]) -> None:
-    """Search for the lists of every k, store them, and note what it took."""
-    for k in task.grid:
-        for part, dtype in LISTS.items():
-            run.create(f"{run.name}/k{k:04d}_{part}.npy", (task.n_queries, k), dtype)
-    for block, (lists, cost) in compute_blocks(run, task, task.blocks(), task.config.name):
-        rows = (block.start, block.stop)
-        for k in block.ks:
-            for part in LISTS:
-                run.write(f"{run.name}/k{k:04d}_{part}.npy", rows, getattr(lists[k], part))
-        run.checkpoint(block, **cost._asdict())
-    costs = {block: run.completed[str(block)] for block in task.blocks()}
-    shown = (task.grid[0], task.grid[len(task.grid) // 2], task.grid[-1])
-    ids = {k: run.output(f"{run.name}/k{k:04d}_indices.npy") for k in shown}
-    summary, peak = mean_overlap_and_found(exact, ids), peak_memory()
-    run.commit(**facts, **task.facts(costs), peak_memory_bytes=peak, summary=summary)
-
-
-def print_summary(stage: Stage, configs: list[SearchConfig]) -> None:
+def print_summary(stage: Stage, names: list[str]) -> None:
     """Print what each run found at the first, the middle and the last k of the grid."""
     rows = []
-    for config in configs:
-        manifest = stage.results.manifest(f"04_hnsw/{config.name}")
+    for name in names:
+        manifest = stage.results.manifest(f"04_hnsw/{name}")
+        speeds, build = (
+            manifest.get("queries_per_second", {}),
+            manifest.get("build_seconds"),
+        )
         for k, shares in manifest["summary"].items():
-            speed = {"queries/s": manifest["queries_per_second"][k]}
-            speed |= {"build s": manifest["build_seconds"]}
-            rows.append({"run": config.name, "k": int(k), **shares, **speed})
+            speed = {"queries/s": speeds.get(k), "build s": build}
+            rows.append({"run": name, "k": int(k), **shares, **speed})
     cli.print_table(f"runs in {stage.results.path('04_hnsw')}", pd.DataFrame(rows))
 
 

@@ -11,49 +11,35 @@ examples
   python 05_metrics.py
   python 05_metrics.py --seed 1    other bootstrap resamples
   python 05_metrics.py --scheduler tcp://host:8786    on the workers of a Dask cluster
-  python 05_metrics.py --results results-pgvector --embeddings x.npy \\
-      --exact-lists ids.npy distances.npy --ann-lists their_ids.npy their_distances.npy
 """
 
 from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
 
 # isort: split
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from drift import InputError, statistics
+from drift import statistics
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.measure import MetricsPlan, plan_files, plan_runs
+from drift.pipeline.tasks.measure import MetricsPlan, plan_runs
 from drift.report.study import Study
 from drift.report.tables import overview
 from drift.report.verdict import verdict
 from drift.summary import RunValues, summarize_runs
 
+NAMED = ("01_images", "02_embeddings", "03_exact")  # in what is printed
+
 
 def arguments() -> argparse.ArgumentParser:
-    parser = cli.parser(__doc__, scheduler=True)
-    pair = {"nargs": 2, "type": Path, "metavar": ("IDS", "DISTANCES")}
-    parser.add_argument("--exact-lists", **pair, help="measure lists of another system: exact ones")
-    parser.add_argument(
-        "--ann-lists",
-        **pair,
-        help="and what that system returned; "
-        "they are measured at k = 10, 20, ... and at their whole length",
-    )
-    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="and the vectors")
-    return parser
+    return cli.parser(__doc__, scheduler=True)
 
 
 def main(args: argparse.Namespace) -> None:
     stage = Stage("05_metrics", args)
-    files = (args.exact_lists, args.ann_lists, args.embeddings)
-    if any(files) and not all(files):
-        raise InputError("--exact-lists, --ann-lists and --embeddings go together")
-    plan = plan_files(stage, *files) if any(files) else plan_runs(stage)
+    plan = plan_runs(stage)
     for name, reason in plan.left_out.items():
         print(f"left out: {name} ({reason})")
     parameters = {"runs": plan.runs, "n_resamples": statistics.N_RESAMPLES, "seed": args.seed}
@@ -101,7 +87,9 @@ def print_summary(stage: Stage, plan: MetricsPlan) -> None:
     facts = stage.manifest()
     names = [f"05_{table}.parquet" for table in ("curves", "safe_k", "graphs")]
     tables = [stage.read(name) if name in facts["outputs"] else None for name in names]
-    study = Study.from_tables(*tables, facts, plan.searched)
+    stages = {name: stage.results.manifest(name) for name in NAMED}
+    manifests = {name: manifest for name, manifest in stages.items() if manifest}
+    study = Study.from_tables(*tables, facts, plan.searched, manifests=manifests)
     cli.print_text(verdict(study).sentences)
     cli.print_table(f"curves in {stage.results.path(names[0])}", overview(study))
 

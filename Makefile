@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help demo study notebook test faults lint clean
+.PHONY: help demo study notebook published test faults lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -29,10 +29,28 @@ measure:
 notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, beside its published curve
 	mkdir -p results-notebook
 	cp $(RESULTS)/01_images.* $(RESULTS)/02_embeddings.* results-notebook/
-	$(BIN)/python 03_exact_knn.py --results results-notebook --include-self --no-refine
+	$(BIN)/python 03_exact_knn.py --results results-notebook --protocol notebook
 	$(BIN)/python 04_hnsw_search.py --results results-notebook --runs faiss:50
 	$(BIN)/python 05_metrics.py --results results-notebook
 	$(BIN)/python 06_plots.py --results results-notebook
+
+QUERIES ?= all
+DENSE := ef_construction=400
+
+published: $(VENV)/.installed  ## the paper's three experiments on the embeddings in $(RESULTS), beside its curves
+	mkdir -p results-published
+	ln -f $(wildcard $(RESULTS)/01_images.*) $(RESULTS)/02_embeddings.* results-published/
+	$(BIN)/python 03_exact_knn.py --results results-published --protocol paper --k-max 500 \
+	    --queries $(QUERIES)
+	$(BIN)/python 04_hnsw_search.py --results results-published --runs \
+	    faiss:25 faiss:50 faiss:75 faiss:100 \
+	    faiss:50,ef_construction=50 faiss:50,ef_construction=100 faiss:50,ef_construction=300 \
+	    faiss:50,$(DENSE) faiss:0.25k,$(DENSE) faiss:0.5k,$(DENSE) faiss:k,$(DENSE) \
+	    faiss:2k,$(DENSE) faiss:4k,$(DENSE)
+	$(BIN)/python 04_hnsw_search.py --results results-published --k 100 --runs \
+	    faiss:50,ef_construction=63 faiss:50,ef_construction=64
+	$(BIN)/python 05_metrics.py --results results-published
+	$(BIN)/python 06_plots.py --results results-published
 
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest

@@ -56,8 +56,7 @@ def main() -> None:
 
 def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.DataFrame:
     """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
-    weights = None if model == LITE0 else RANDOM
-    backbone = backbones.load(model, backbones.find_weights(model, weights))
+    backbone = backbones.load(model, None if model == LITE0 else RANDOM)
     published = as_published(model, backbone)
     timed = pixels[:n_timed]
     flops = flops_per_image(backbone)

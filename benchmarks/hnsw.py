@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.vectors import clustered
 from drift.indexes.config import SearchConfig
-from drift.indexes.search import group_shared_searches, list_length
+from drift.indexes.search import group_shared_searches
+from drift.protocols import Protocol
 
 ROOT = Path(__file__).parent.parent
 GRID = range(10, 251, 10)
@@ -57,8 +58,8 @@ def bare(path: Path, runs: list[str]) -> None:
                 index.add_items(x, num_threads=1)
             indexes[backend] = index
         index = indexes[backend]
-        for ks in group_shared_searches(GRID, config, include_self=False):
-            length = list_length(max(ks), include_self=False)
+        for ks in group_shared_searches(GRID, config, Protocol.STUDY):
+            length = Protocol.STUDY.list_length(max(ks))
             if backend == "faiss":
                 parameters = faiss.SearchParametersHNSW(efSearch=config.ef(length))
                 index.search(x, length, params=parameters)

@@ -1,12 +1,13 @@
 """Time and memory of stages 02 to 06 as the number of vectors grows.
 
     python benchmarks/scale.py [--rows 12500 25000 50000 100000] [--queries 10000] [--runs faiss:50]
+    python benchmarks/scale.py --rows 250000 500000 1000000 --dim 128
 
 For each number of rows clustered vectors are imported by stage 02, and every stage runs as a
-process of its own, on the same number of queries. The tables hold its seconds and the peak of its
-resident memory, in which the memory-mapped files count, and the exponents by which they grow with
-the rows: the slope of a line through the logarithms. With the vectors some gigabytes of disk are
-needed below --folder.
+process of its own, on the same number of queries, which are none of the rows. The tables hold its
+seconds and the peak of its resident memory, in which the memory-mapped files count, and the
+exponents by which they grow with the rows: the slope of a line through the logarithms. With the
+vectors some gigabytes of disk are needed below --folder.
 """
 
 import argparse
@@ -43,21 +44,23 @@ def measure(script: str, *arguments: str | Path) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss * unit / 1e9
 
 
-def make(vectors: Path, rows: int, dim: int) -> None:
-    """Write clustered vectors to a file."""
-    np.save(vectors, clustered(rows, dim, n_clusters=rows // ROWS_PER_CLUSTER))
+def make(folder: Path, rows: int, n_queries: int, dim: int) -> None:
+    """Write clustered vectors to two files, those of the last rows are queries."""
+    vectors = clustered(rows + n_queries, dim, n_clusters=rows // ROWS_PER_CLUSTER)
+    np.save(folder / "x.npy", vectors[:rows])
+    np.save(folder / "queries.npy", vectors[rows:])
 
 
 def stages(rows: int, args: argparse.Namespace, folder: Path) -> dict[str, tuple[float, float]]:
     """Each stage's seconds and peak memory for a number of rows."""
-    vectors, results = folder / "x.npy", folder / "results"
+    results = folder / "results"
     # Made in another process: those that are started here take over the peak of this one.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
-        other.submit(make, vectors, rows, args.dim).result()
+        other.submit(make, folder, rows, args.queries, args.dim).result()
     commands = {
-        "02": ("02_embed_resnet50.py", "--from-file", vectors),
-        "03": ("03_exact_knn.py", "--queries", str(args.queries)),
-        "04": ("04_hnsw_search.py", "--runs", *args.runs),
+        "02": ("02_embed_resnet50.py", "--from-file", folder / "x.npy"),
+        "03": ("03_exact_knn.py", "--queries", folder / "queries.npy"),
+        "04": ("04_hnsw_search.py", "--runs", *args.runs, "--build-threads", args.build_threads),
         "05": ("05_metrics.py",),
         "06": ("06_plots.py",),
     }
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=2048)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--runs", nargs="+", default=["faiss:50"])
+    parser.add_argument("--build-threads", default="1", metavar="N")
     parser.add_argument("--folder", type=Path, help="where to work; without it the system's own")
     args = parser.parse_args()
     seconds, memory = {}, {}

@@ -10,11 +10,13 @@ import faiss
 import numpy as np
 
 from drift import InputError
+from drift.protocols import Protocol
 from drift.vectors import (
     UNIT_ROUNDOFF,
     center,
     check_embeddings,
     expansion_error,
+    mean_vector,
     pair_distances,
     row_blocks,
     smallest_value,
@@ -70,15 +72,15 @@ class ExactSearch:
         check_embeddings(embeddings)
         self._embeddings = embeddings
         # The error of the expanded form grows with the norms.
-        self._centered = center(embeddings)
-        n = len(embeddings)
-        _, anchor = faiss.knn(self._centered, self._centered[:: max(1, n // ANCHORS)], 1)
-        self._anchor = anchor[:, 0]
+        self._mean = mean_vector(embeddings)
+        self._centered = center(embeddings, mean=self._mean)
         # Two float32 numbers that are not the same differ by 2^-24 of the smaller one at the least.
         self._can_vanish = smallest_value(embeddings) * UNIT_ROUNDOFF < SMALLEST_SAFE
 
-    def neighbors(self, queries: np.ndarray, k: int, include_self: bool = False) -> ExactNeighbors:
-        """The k nearest rows of each query row.
+    def neighbors(
+        self, queries: np.ndarray, k: int, points: np.ndarray | None = None
+    ) -> ExactNeighbors:
+        """The k nearest rows of each query, a row itself, which is none of them, or a vector.
 
         FAISS proposes k + 32 candidates by the expanded form on centered vectors; their distances
         are recomputed directly. With x the query, d dimensions and r the k-th direct distance, a
@@ -90,11 +92,11 @@ class ExactSearch:
         Parameters
         ----------
         queries : ndarray of int, shape (Q,)
-            Rows to search for.
+            Rows to search for; of `points`, where those are given.
         k : int
             Neighbors for each.
-        include_self : bool
-            Whether a row may be its own neighbor.
+        points : ndarray of float32, shape (P, d), optional
+            Vectors from outside, of which every row may be a neighbor.
 
         Returns
         -------
@@ -110,10 +112,9 @@ class ExactSearch:
         Higham (2002), Accuracy and stability of numerical algorithms, section
         3.1, for the bound of a sum.
         """
-        check_k(k, len(self._embeddings), include_self)
-        # Queries that lie close together share candidates: one after the other, they find them in
-        # the processor's cache.
-        order = np.argsort(self._anchor[queries], kind="stable")
+        check_k(k, len(self._embeddings), leaves_out=points is None)
+        vectors = self._embeddings if points is None else points
+        order = np.argsort(nearest_anchors(vectors, queries, self._embeddings), kind="stable")
         indices = np.empty((len(queries), k), np.int32)
         distances = np.empty((len(queries), k), np.float32)
         recomputed = 0
@@ -121,18 +122,23 @@ class ExactSearch:
         bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 40
         for start, stop in row_blocks(len(queries), bytes_per_row):
             rows = order[start:stop]
-            found = self._certified(queries[rows], k, include_self)
+            found = self._certified(
+                vectors[queries[rows]], k, queries[rows] if points is None else None
+            )
             indices[rows], distances[rows] = found.indices, found.distances
             recomputed += found.recomputed
         return ExactNeighbors(indices, distances, recomputed)
 
-    def _certified(self, queries: np.ndarray, k: int, include_self: bool) -> ExactNeighbors:
-        """The k nearest rows of a few queries."""
+    def _about_mean(self, points: np.ndarray) -> np.ndarray:
+        return center(points, mean=self._mean)
+
+    def _certified(self, points: np.ndarray, k: int, itself: np.ndarray | None) -> ExactNeighbors:
+        """The k nearest rows of a few vectors; `itself` is the row that each of them is."""
         n, d = self._embeddings.shape
-        points = self._centered[queries]
+        centered = self._about_mean(points)
         proposed = min(n, k + SLACK)
-        expanded, candidates = faiss.knn(points, self._centered, proposed)
-        norm = np.sqrt(np.einsum("qd,qd->q", points, points, dtype=np.float64))
+        expanded, candidates = faiss.knn(centered, self._centered, proposed)
+        norm = np.sqrt(np.einsum("qd,qd->q", centered, centered, dtype=np.float64))
         rounding = expansion_error(d)
         # The k-th distance is known up to rounding already. A candidate that is farther by twice
         # of that, and twice again for what rounding adds to the bound, need not be measured.
@@ -140,7 +146,7 @@ class ExactSearch:
         vanished = 4 * d * SMALLEST_SAFE**2
         beyond = kth + 4 * rounding * (2 * norm + np.sqrt(np.maximum(kth, 0))) ** 2 + vanished
         candidates[expanded > beyond[:, None]] = -1
-        indices, distances = self._nearest(queries, candidates, k, include_self)
+        indices, distances = self._nearest(points, candidates, k, itself)
 
         radius = distances[:, -1].astype(np.float64)
         bound = rounding * (2 * norm + radius) ** 2 + vanished
@@ -149,17 +155,17 @@ class ExactSearch:
             rows = uncertain[start:stop]
             everything = np.tile(np.arange(n), (len(rows), 1))
             indices[rows], distances[rows] = self._nearest(
-                queries[rows], everything, k, include_self
+                points[rows], everything, k, None if itself is None else itself[rows]
             )
         return ExactNeighbors(indices, distances, len(uncertain))
 
     def _nearest(
-        self, queries: np.ndarray, candidates: np.ndarray, k: int, include_self: bool
+        self, points: np.ndarray, candidates: np.ndarray, k: int, itself: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of given candidates, by direct differences."""
-        if not include_self:
-            candidates = np.where(candidates == queries[:, None], -1, candidates)
-        distances = neighbor_distances(self._embeddings, queries, candidates)
+        if itself is not None:
+            candidates = np.where(candidates == itself[:, None], -1, candidates)
+        distances = neighbor_distances(points, self._embeddings, candidates)
         # Most candidates are ordered by their float32 distances; those that are not get better
         # ones.
         order = np.argsort(distances, axis=1)
@@ -168,9 +174,65 @@ class ExactSearch:
         tied = near_ties(distances, k, self._embeddings.shape[1], self._can_vanish)
         row, column = np.nonzero(tied)
         others = candidates[row, column]
-        distances[row, column] = pair_distances(self._embeddings, queries[row], others)
+        distances[row, column] = pair_distances(points, row, self._embeddings, others)
         candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
+
+
+def expanded_neighbors(
+    embeddings: np.ndarray, queries: np.ndarray, k: int, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest rows as ``IndexFlatL2`` gives them, by expanded float32 distances.
+
+    The distance of a row to itself is rounding noise here, not quite 0, and close neighbors can
+    change places.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float32, shape (N, d)
+        The vectors.
+    queries : ndarray of int, shape (Q,)
+        Rows to search for.
+    k : int
+        Neighbors for each, at most as many as `protocol` can leave.
+    protocol : Protocol
+        Which of them are left.
+
+    Returns
+    -------
+    indices : ndarray of int32, shape (Q, k)
+    distances : ndarray of float32, shape (Q, k)
+        Euclidean, not squared.
+    """
+    check_k(k, len(embeddings), leaves_out=protocol is not Protocol.NOTEBOOK)
+    points = np.ascontiguousarray(embeddings[queries])
+    squared, indices = faiss.knn(points, embeddings, protocol.list_length(k))
+    return protocol.leave_k(indices.astype(np.int32), np.sqrt(squared), queries)
+
+
+def nearest_anchors(vectors: np.ndarray, queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Which of some rows of the embeddings, spread over all, is nearest to each query.
+
+    Those of one anchor lie close together and have much to do with the same rows: one after the
+    other they find them in the processor's cache.
+
+    Parameters
+    ----------
+    vectors, queries
+        Float32 vectors (P, d), and which of them are searched for, (Q,).
+    embeddings : ndarray of float32, shape (N, d)
+        The rows.
+
+    Returns
+    -------
+    ndarray of int64, shape (Q,)
+    """
+    anchors = np.ascontiguousarray(embeddings[:: max(1, len(embeddings) // ANCHORS)])
+    nearest = np.empty(len(queries), np.int64)
+    for start, stop in row_blocks(len(queries), vectors.shape[1] * 4):
+        points = np.ascontiguousarray(vectors[queries[start:stop]])
+        nearest[start:stop] = faiss.knn(points, anchors, 1)[1][:, 0]
+    return nearest
 
 
 def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.ndarray:
@@ -216,16 +278,16 @@ def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.nda
 
 
 def neighbor_distances(
-    embeddings: np.ndarray, queries: np.ndarray, indices: np.ndarray
+    points: np.ndarray, embeddings: np.ndarray, indices: np.ndarray
 ) -> np.ndarray:
-    """Euclidean distances from query rows to given rows, by direct differences.
+    """Euclidean distances from vectors to given rows, by direct differences.
 
     Parameters
     ----------
+    points : ndarray of float32, shape (Q, d)
+        Where to measure from.
     embeddings : ndarray of float32, shape (N, d)
-        The vectors.
-    queries : ndarray of int, shape (Q,)
-        Query rows.
+        The rows.
     indices : ndarray of int, shape (Q, k)
         Rows to measure the distance to; -1 for none.
 
@@ -234,7 +296,7 @@ def neighbor_distances(
     ndarray of float32, shape (Q, k)
         Euclidean, not squared; +inf where there is no row.
     """
-    points = np.ascontiguousarray(embeddings[queries])
+    points = np.ascontiguousarray(points)
     ids = np.ascontiguousarray(indices, dtype=np.int64)
     squared = np.empty(ids.shape, np.float32)
     (n_queries, k), d = ids.shape, embeddings.shape[1]
@@ -243,28 +305,6 @@ def neighbor_distances(
     # FAISS leaves the place of a missing row as it was.
     squared[ids < 0] = np.inf
     return np.sqrt(squared, out=squared)
-
-
-def drop_self(
-    indices: np.ndarray, distances: np.ndarray, queries: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Drop the query from its own list; where the list lacks it, drop the last entry.
-
-    Parameters
-    ----------
-    indices, distances : ndarray, shape (Q, k + 1)
-        Neighbor lists that were searched with one more than wanted.
-    queries : ndarray of int, shape (Q,)
-        The query rows.
-
-    Returns
-    -------
-    indices, distances : ndarray, shape (Q, k)
-    """
-    keep = indices != queries[:, None]
-    keep[keep.all(axis=1), -1] = False
-    shape = (len(indices), indices.shape[1] - 1)
-    return indices[keep].reshape(shape), distances[keep].reshape(shape)
 
 
 def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -279,9 +319,9 @@ def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray,
     return indices, distances
 
 
-def check_k(k: int, n: int, include_self: bool) -> None:
-    """Raise InputError when `n` rows are too few for `k` neighbors each."""
-    available = n if include_self else n - 1
+def check_k(k: int, n: int, leaves_out: bool) -> None:
+    """Raise InputError when `n` rows, or one less, are too few for `k` neighbors each."""
+    available = n - leaves_out
     if k > available:
         advice = f"take --k-max {available} at most" if available else "there must be more rows"
         raise InputError(

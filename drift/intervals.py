@@ -13,35 +13,18 @@ _WEIGHTS_AT_ONCE = 1_000_000
 
 
 class GroupSums(NamedTuple):
-    """Series of values over queries, summed within G groups.
+    """S series of values over queries, summed within G groups; values that are NaN are left out."""
 
-    Attributes
-    ----------
-    means : ndarray of float, shape (S,)
-        The mean of each series over its queries; NaN where it has no value.
-    deviations : ndarray of float, shape (S, G)
-        Sums of the deviations from it.
-    counts : ndarray of int or bool, shape (S, G)
-        Values in each group, those that are NaN left out.
-    sizes : ndarray of int, shape (G,)
-        Queries in each group.
-    """
-
-    means: np.ndarray
-    deviations: np.ndarray
-    counts: np.ndarray
-    sizes: np.ndarray
+    means: np.ndarray  # (S,), of each series over its queries; NaN where it has no value
+    deviations: np.ndarray  # (S, G), sums of those from the mean
+    counts: np.ndarray  # (S, G), values in each group
+    sizes: np.ndarray  # (G,), queries in each group
 
 
 def sum_by_group(values: np.ndarray, groups: np.ndarray | None = None) -> GroupSums:
-    """Sum series of values about their means within groups of queries.
+    """Sum series of values (S, Q) about their means within groups (Q,) of queries.
 
-    Parameters
-    ----------
-    values : ndarray of float, shape (S, Q)
-        S series with a value for each query; NaN is left out.
-    groups : ndarray of int, shape (Q,), or None
-        Queries of one number make a group; a negative number, and None, a group of its own.
+    Queries of one number make a group; a negative number, and None, a group of its own.
     """
     valid = ~np.isnan(values)
     # Infinite values, of which published formulas have some, leave no interval.
@@ -64,26 +47,14 @@ def sum_by_group(values: np.ndarray, groups: np.ndarray | None = None) -> GroupS
 
 
 def bootstrap_means(sums: GroupSums, seed: int, n_resamples: int) -> np.ndarray:
-    """Means of series over resamples of the groups, the same resamples for every series.
+    """Means (S, R) of series over R resamples of the groups, the same ones for every series.
 
     How often a group is drawn in a resample is its weight there, so that the means of all series
     over all resamples are one product of matrices. Sharing the resamples keeps differences between
     series paired. They depend on the seed and on the number of groups, and on nothing else.
 
-    Parameters
-    ----------
-    sums : GroupSums
-        S series, from `sum_by_group`.
-    seed : int
-        Seed of the resamples.
-    n_resamples : int
-        Resamples, R.
-
-    Returns
-    -------
-    ndarray of float64, shape (S, R)
-        NaN where a resample drew no value, and where only one group has values: it does not say how
-        far another would be from it.
+    A mean is NaN where a resample drew no value, and where only one group has values: it does not
+    say how far another would be from it.
 
     References
     ----------
@@ -129,14 +100,10 @@ def t_quantile(degrees: np.ndarray | int) -> np.ndarray:
 
 
 def standard_errors(sums: GroupSums) -> np.ndarray:
-    """Standard errors of the means over queries, by group; NaN for one group.
+    """Standard errors (S,) of the means over queries, by group; NaN for one group.
 
     The root of the sum over the G groups that have values of the squared sums of deviations, over
     the number of values, times the root of G / (G - 1).
-
-    Returns
-    -------
-    ndarray of float, shape (S,)
 
     References
     ----------
@@ -150,22 +117,11 @@ def standard_errors(sums: GroupSums) -> np.ndarray:
 
 
 def mean_intervals(sums: GroupSums, resampled: np.ndarray) -> np.ndarray:
-    """95 % intervals of the means of series over queries.
+    """Lower and upper ends (2, S) of 95 % intervals of the means of series over queries.
 
-    Percentile bootstrap where 50 groups or more have values, else the mean plus and minus the
-    97.5 % t quantile of G - 1 degrees times the standard error by group.
-
-    Parameters
-    ----------
-    sums : GroupSums
-        S series.
-    resampled : ndarray of float, shape (S, R)
-        Their means over resamples, from `bootstrap_means`.
-
-    Returns
-    -------
-    ndarray of float, shape (2, S)
-        Lower and upper ends.
+    Percentile bootstrap, from `resampled` means (S, R), where 50 groups or more have values, else
+    the mean plus and minus the 97.5 % t quantile of G - 1 degrees times the standard error by
+    group.
     """
     ends = np.array([percentile_interval(means) for means in resampled]).T
     n_groups = np.count_nonzero(sums.counts, axis=1)

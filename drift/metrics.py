@@ -10,45 +10,28 @@ float64, one value for each query.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from drift import InputError
-from drift.distances import (
-    Neighborhoods,
-    distance_ratios,
-    kth_distances,
-    lids,
-    mean_distances,
-    recalls,
-)
 from drift.neighbor_lists import (
     as_distances,
     as_ids,
+    checked_distance_pair,
     checked_distances,
-    checked_pair,
-    refuse_faulty_ids,
+    checked_ids,
     refuse_faulty_lists,
-    refuse_other_shape,
 )
-from drift.set_differences import TABLE_BUDGET, barycenter_shifts, set_differences
+from drift.set_differences import barycenter_shift as barycenter_shift
+from drift.set_differences import barycenter_shifts, query_blocks, set_differences
 from drift.set_differences import neighborhood_overlap as neighborhood_overlap
-from drift.vectors import row_blocks
+from drift.vectors import expansion_noise
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A row of the table of metrics.
-
-    Attributes
-    ----------
-    name : str
-        Column in ``05_per_query.parquet``.
-    description : str
-        What it says of a query, in a few words.
-    """
+class Metric(NamedTuple):
+    """A column of ``05_per_query.parquet``, and what it says of a query in a few words."""
 
     name: str
     description: str
@@ -71,12 +54,6 @@ METRICS = (
     Metric("lid_ann", "local intrinsic dimensionality from the distances returned"),
     Metric("lid_difference", "LID with the index minus exact LID"),
 )
-GRAPH_METRICS = (
-    Metric("hubness_exact", "skewness of the k-occurrence counts, exact"),
-    Metric("hubness_ann", "skewness of the k-occurrence counts, with the index"),
-    Metric("orphans_exact", "share of rows that are nobody's neighbor, exact"),
-    Metric("orphans_ann", "share of rows that are nobody's neighbor, with the index"),
-)
 
 
 def compute_metrics(
@@ -96,10 +73,9 @@ def compute_metrics(
 
     Parameters
     ----------
-    exact_indices : array_like of int, shape (Q, K)
-        Ids of the exact neighbors, rows of `embeddings`; the exact list of length k is the first k.
-    exact_distances : array_like of float, shape (Q, K)
-        Their Euclidean distances.
+    exact_indices, exact_distances : array_like of int and of float, shape (Q, K)
+        Ids of the exact neighbors, rows of `embeddings`, and their Euclidean distances; the exact
+        list of length k is the first k.
     ann : mapping of int to (array_like of int, array_like of float), shape (Q, k) each
         For each length k <= K, ascending, ids and distances that the index returned.
     embeddings : ndarray of float, shape (N, d)
@@ -141,115 +117,59 @@ def compute_metrics(
     def block_metrics(block: tuple[int, int]) -> dict[str, np.ndarray]:
         rows = slice(*block)
         left_out = None if queries is None else np.asarray(queries)[rows]
-
-        def usable(name: str, ids: np.ndarray, distances: np.ndarray) -> Neighborhoods:
-            ids, distances, (n, d) = ids[rows], distances[rows], embeddings.shape
-            refuse_faulty_lists(ids, distances, f"{name}:", n, first_row=rows.start)
-            if ids.dtype not in (np.int32, np.int64):
-                ids = ids.astype(np.int64)
-            return Neighborhoods.leave_out(left_out, ids, distances, norms, d)
-
-        exact, *others = [usable(name, *side) for name, _, side in sides]
-        return _block_metrics(exact, others, embeddings)
+        lists = []
+        for name, _, side in sides:
+            ids, distances = (array[rows] for array in side)
+            refuse_faulty_lists(ids, distances, name, len(embeddings), first_row=rows.start)
+            ids = ids.astype(np.int64, copy=False)
+            lists.append(_leave_out(left_out, ids, distances, norms, embeddings.shape[1]))
+        return _block_metrics(lists[0], lists[1:], embeddings)
 
     with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(block_metrics, _query_blocks(exact[0], embeddings)))
+        parts = list(pool.map(block_metrics, query_blocks(exact[0], embeddings)))
     return {metric.name: np.hstack([part[metric.name] for part in parts]) for metric in METRICS}
 
 
 def recall(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
     """Share of k neighbors no farther than the exact k-th one, up to one part in a million.
 
-    Distances of half precision are compared up to what they can tell apart. Unlike the overlap it
-    does not ask which of several rows at the same distance was returned.
-
-    Parameters
-    ----------
-    exact_distances, ann_distances : array_like of float, shape (Q, k)
-        Ascending distances.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        From 0 to 1.
+    Distances (Q, k) of half precision are compared up to what they can tell apart. Unlike the
+    overlap it does not ask which of several rows at the same distance was returned.
 
     References
     ----------
     Aumueller, Bernhardsson and Faithfull (2020), ANN-Benchmarks, section 2.
     """
-    exact, ann = checked_pair(exact_distances, ann_distances)
-    return recalls(exact, [ann])[0]
+    return _recall(*checked_distance_pair(exact_distances, ann_distances))
 
 
 def found(ann_indices: ArrayLike) -> np.ndarray:
     """Share of the k neighbors asked for that were returned; (Q, k) ids to (Q,) in 0 to 1."""
-    refuse_faulty_ids(ids := as_ids(ann_indices))
-    return (ids >= 0).mean(axis=1)
+    return (checked_ids(ann_indices) >= 0).mean(axis=1)
 
 
 def mean_distance(distances: ArrayLike) -> np.ndarray:
     """Mean of the distances returned, (Q, k) to (Q,); NaN where there is none."""
-    distances = checked_distances(distances)
-    return mean_distances(distances, [distances.shape[1]])[0]
+    return _mean_distances(checked_distances(distances))[0]
 
 
 def kth_distance(distances: ArrayLike) -> np.ndarray:
     """The last distance returned, the neighborhood's radius, (Q, k) to (Q,); NaN without any."""
-    distances = checked_distances(distances)
-    return kth_distances(distances, [distances.shape[1]])[0]
+    return _kth_distances(checked_distances(distances))[0]
 
 
 def distance_ratio(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
     """Mean over the ranks of the exact distance over the one returned, missing ones counting 0.
 
-    Parameters
-    ----------
-    exact_distances, ann_distances : array_like of float, shape (Q, k)
-        Ascending Euclidean distances, without the query itself.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        From 0 to 1: no term is above 1, and one is 1 where the distance returned is 0. NaN where
-        there are no exact neighbors.
+    Distances are Euclidean ones (Q, k), without the query itself. No term is above 1, and one is 1
+    where the distance returned is 0. NaN where there are no exact neighbors.
 
     References
     ----------
     Patella and Ciaccia (2008), The many facets of approximate similarity search: of the ratio's
     inverse, without missing neighbors.
     """
-    exact, ann = checked_pair(exact_distances, ann_distances)
-    return distance_ratios(exact, [ann])[0]
-
-
-def barycenter_shift(
-    embeddings: np.ndarray, exact_indices: ArrayLike, ann_indices: ArrayLike
-) -> np.ndarray:
-    """Distance between the mean of the exact neighbors and the mean of those that were returned.
-
-    Parameters
-    ----------
-    embeddings : ndarray of float, shape (N, d)
-        The vectors.
-    exact_indices, ann_indices : array_like of int, shape (Q, k)
-        Ids of the neighbors.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        In the unit of the embeddings, to a millionth of itself; NaN where nothing was returned.
-    """
-    lists = as_ids(exact_indices, "exact ids"), as_ids(ann_indices, "ANN ids")
-    refuse_other_shape(*lists)
-    shift = np.empty(len(lists[0]))
-    for start, stop in _query_blocks(lists[0], embeddings):
-        exact, ann = (ids[start:stop] for ids in lists)
-        refuse_faulty_ids(exact, "exact ids:", len(embeddings), start)
-        refuse_faulty_ids(ann, "ANN ids:", len(embeddings), start)
-        exact, ann = exact.astype(np.int64), ann.astype(np.int64)
-        steps = list(set_differences(exact, [ann], len(embeddings)))
-        (shift[start:stop],) = barycenter_shifts(steps, embeddings)
-    return shift
+    return _distance_ratio(*checked_distance_pair(exact_distances, ann_distances))
 
 
 def lid(distances: ArrayLike) -> np.ndarray:
@@ -260,15 +180,8 @@ def lid(distances: ArrayLike) -> np.ndarray:
     have p - 1 in place of p - 2, which MacKay and Ghahramani (2005) show to be too much on average
     by a factor of (p - 1) / (p - 2): 12 % at k = 10.
 
-    Parameters
-    ----------
-    distances : array_like of float, shape (Q, k)
-        Ascending Euclidean distances, not squared, without the query itself.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        NaN with fewer than three positive distances, or when they are all equal.
+    Distances (Q, k) are ascending Euclidean ones, not squared, without the query itself. NaN with
+    fewer than three positive ones, or when those are all equal.
 
     References
     ----------
@@ -277,16 +190,13 @@ def lid(distances: ArrayLike) -> np.ndarray:
     by E. Levina and P. Bickel.
     Amsaleg et al. (2015), Estimating local intrinsic dimensionality.
     """
-    distances = checked_distances(distances)
-    return lids(distances, [distances.shape[1]])[0]
+    return _lids(checked_distances(distances))[0]
 
 
 def occurrences(indices: ArrayLike, n: int) -> np.ndarray:
     """How many of the lists each of `n` rows is in: (Q, k) ids to int64 (n,)."""
-    indices = as_ids(indices)
-    refuse_faulty_ids(indices, "ids:", n)
-    indices = indices.astype(np.int64, copy=False)
-    return np.bincount(indices.ravel() + 1, minlength=n + 1)[1:]
+    ids = checked_ids(indices, n=n).astype(np.int64, copy=False)
+    return np.bincount(ids.ravel() + 1, minlength=n + 1)[1:]
 
 
 def hubness(counts: np.ndarray) -> float:
@@ -308,43 +218,133 @@ def orphans(counts: np.ndarray) -> float:
     return float((counts == 0).mean())
 
 
-def _query_blocks(exact_indices: np.ndarray, embeddings: np.ndarray) -> list[tuple[int, int]]:
-    """Blocks of queries whose tables and sums stay in the processor's cache, one at the least."""
-    n, d = embeddings.shape
-    n_queries, k = exact_indices.shape
-    return row_blocks(n_queries, n + 12 * d + 64 * k, TABLE_BUDGET) or [(0, 0)]
+class _Lists(NamedTuple):
+    """A block of lists, and their distances without the queries' own; (Q, k) each."""
+
+    ids: np.ndarray
+    distances: np.ndarray
+    others: np.ndarray  # the distances, NaN in the place of the query itself
+    spread: np.ndarray  # the same, 0 where rounding hides whether they are 0
+    noise: np.ndarray  # rounding error of the squares of the distances
+
+
+def _leave_out(
+    queries: np.ndarray | None,
+    ids: np.ndarray,
+    distances: np.ndarray,
+    norms: np.ndarray | None,
+    d: int,
+) -> _Lists:
+    """Lists of which the queries are left out by their ids."""
+    others = distances
+    if queries is not None and (itself := ids == queries[:, None]).any():
+        others = np.where(itself, np.nan, distances)
+    if norms is None:
+        return _Lists(ids, distances, others, others, np.broadcast_to(0.0, ids.shape))
+    # Of a query that is no row, |x| <= |y| + r.
+    norm = norms[ids] + distances if queries is None else norms[queries][:, None]
+    noise = np.where(ids < 0, 0, expansion_noise(d) * (norm + norms[ids]) ** 2)
+    spread = np.where(np.square(others, dtype=np.float64) <= noise, 0, others)
+    return _Lists(ids, distances, others, spread, noise)
 
 
 def _block_metrics(
-    exact: Neighborhoods, ann: Sequence[Neighborhoods], embeddings: np.ndarray
+    exact: _Lists, ann: Sequence[_Lists], embeddings: np.ndarray
 ) -> dict[str, np.ndarray]:
     """`compute_metrics` of a block of queries."""
     ks = [lists.ids.shape[1] for lists in ann]
     steps = list(set_differences(exact.ids, [lists.ids for lists in ann], len(embeddings)))
-    overlap = np.stack([step.common for step in steps]) / np.array(ks)[:, None]
+    by_k = []
+    for k, step, lists in zip(ks, steps, ann, strict=True):
+        overlap = step.common / k
+        recalled = _recall(exact.distances[:, :k], lists.distances, exact.noise[:, k - 1])
+        of_k = {
+            "overlap": overlap,
+            # The exact neighbors themselves are near enough, whatever rounding made of them.
+            "recall": np.maximum(recalled, overlap),
+            "found": step.returned / k,
+            "mean_distance_ann": _mean_distances(lists.others)[0],
+            "kth_distance_ann": _kth_distances(lists.others)[0],
+            "distance_ratio": _distance_ratio(exact.spread[:, :k], lists.spread),
+            "lid_ann": _lids(lists.spread)[0],
+        }
+        by_k.append(of_k)
+    values = {name: np.stack([of_k[name] for of_k in by_k]) for name in by_k[0]}
     shift = barycenter_shifts(steps, embeddings)
-    recalled = recalls(exact.distances, [lists.distances for lists in ann], exact.noise)
-    kth_exact, lid_exact = kth_distances(exact.others, ks), lids(exact.spread, ks)
-    lid_ann = np.concatenate([lids(lists.spread, [k]) for k, lists in zip(ks, ann, strict=True)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = shift / kth_exact
-    return {
-        "overlap": overlap,
-        # The exact neighbors themselves are near enough, whatever rounding made of their distances.
-        "recall": np.maximum(recalled, overlap),
-        "found": np.stack([(lists.ids >= 0).mean(axis=1) for lists in ann]),
-        "mean_distance_exact": mean_distances(exact.others, ks),
-        "mean_distance_ann": np.concatenate(
-            [mean_distances(lists.others, [k]) for k, lists in zip(ks, ann, strict=True)]
-        ),
-        "kth_distance_exact": kth_exact,
-        "kth_distance_ann": np.concatenate(
-            [kth_distances(lists.others, [k]) for k, lists in zip(ks, ann, strict=True)]
-        ),
-        "distance_ratio": distance_ratios(exact.spread, [lists.spread for lists in ann]),
+    radius, lid_exact = _kth_distances(exact.others, ks), _lids(exact.spread, ks)
+    relative = np.divide(shift, radius, out=np.full(shift.shape, np.nan), where=radius > 0)
+    return values | {
+        "mean_distance_exact": _mean_distances(exact.others, ks),
+        "kth_distance_exact": radius,
         "barycenter_shift": shift,
-        "barycenter_shift_relative": np.where(np.isfinite(relative), relative, np.nan),
+        "barycenter_shift_relative": relative,
         "lid_exact": lid_exact,
-        "lid_ann": lid_ann,
-        "lid_difference": lid_ann - lid_exact,
+        "lid_difference": values["lid_ann"] - lid_exact,
     }
+
+
+# The formulas. Distances ascend, +inf where a neighbor is missing, NaN where one is left out. For
+# lengths `ks`, each the first k columns of (Q, K), results are (G, Q); without, of all columns.
+
+
+def _recall(exact: np.ndarray, ann: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
+    """`recall`, where the squares of the exact k-th distances may be too small by some noise."""
+    # What float32 makes of one distance, or what coarser distances can tell apart.
+    tolerance = max(1e-6, *(np.finfo(side.dtype).eps for side in (exact, ann)))
+    radius = np.sqrt((exact[:, -1].astype(np.float64) * (1 + tolerance)) ** 2 + noise)
+    return (np.isfinite(ann) & (ann <= radius[:, None])).mean(axis=1)
+
+
+def _mean_distances(distances: np.ndarray, ks: Sequence[int] | None = None) -> np.ndarray:
+    """`mean_distance` of the first k, for each k."""
+    returned = np.isfinite(distances)
+    with np.errstate(invalid="ignore"):
+        total = _of_first(np.add, np.where(returned, distances, 0), ks)
+        return total / _of_first(np.add, returned, ks)
+
+
+def _kth_distances(distances: np.ndarray, ks: Sequence[int] | None = None) -> np.ndarray:
+    """`kth_distance` of the first k, for each k."""
+    last = _of_first(np.maximum, np.where(np.isfinite(distances), distances, -1), ks)
+    return np.where(last < 0, np.nan, last)
+
+
+def _distance_ratio(exact: np.ndarray, ann: np.ndarray) -> np.ndarray:
+    exact, ann = _closed_up(exact), _closed_up(ann)
+    count = np.isfinite(exact).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.minimum(np.divide(exact, ann, dtype=np.float64), 1)
+        terms[ann == 0] = 1
+        terms[np.arange(ann.shape[1]) >= count[:, None]] = 0
+        return terms.sum(axis=1) / count
+
+
+def _lids(distances: np.ndarray, ks: Sequence[int] | None = None) -> np.ndarray:
+    """`lid` of the first k, for each k."""
+    used = np.isfinite(distances) & (distances > 0)
+    # In units of the row's last distance the logarithms are small, and so is their rounding.
+    unit = np.max(distances, axis=1, where=used, initial=0, keepdims=True).astype(np.float64)
+    logs = np.zeros(distances.shape)
+    np.divide(distances, unit, out=logs, where=used)
+    np.log(logs, out=logs, where=used)
+    last = _of_first(np.maximum, np.where(used, logs, -np.inf), ks)
+    count = _of_first(np.add, used, ks)
+    varied = (count > 2) & (logs.min(axis=1) < last)
+    with np.errstate(invalid="ignore"):
+        total = _of_first(np.add, logs, ks) - count * last
+    return np.divide(2 - count, total, out=np.full(count.shape, np.nan), where=varied)
+
+
+def _of_first(ufunc: np.ufunc, values: np.ndarray, ks: Sequence[int] | None) -> np.ndarray:
+    """Sum or maximum of the first k values of each row, for each k, in float64."""
+    ks = ks or [values.shape[1]]
+    parts = ufunc.reduceat(values[:, : ks[-1]], [0, *ks[:-1]], axis=1, dtype=np.float64)
+    return ufunc.accumulate(parts, axis=1).T
+
+
+def _closed_up(distances: np.ndarray) -> np.ndarray:
+    """The same with no gap where a neighbor is left out; its place at the end counts as missing."""
+    if not np.isnan(distances).any():
+        return distances
+    distances = np.sort(distances, axis=1)
+    return np.where(np.isnan(distances), np.inf, distances)

@@ -12,55 +12,41 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 
-from drift.neighbor_lists import as_ids, refuse_faulty_ids, refuse_other_shape
+from drift.neighbor_lists import checked_id_pair
 from drift.vectors import row_blocks
 
 # Bytes for a block of queries: the table of `set_differences` is read and written all over.
-TABLE_BUDGET = 16 << 20
+_TABLE_BUDGET = 16 << 20
 
 
 @dataclass(frozen=True)
 class SetDifference:
-    """What lists of one length have in common, and what changed since the length before.
+    """What lists of one length have in common, and what changed since the length before."""
 
-    Attributes
-    ----------
-    k : int
-        The length.
-    added : ndarray of int, shape (Q, c)
-        Ids by which the exact lists have grown.
-    wanted, returned : ndarray of int, shape (Q,)
-        Ids in the exact lists and in the other ones, the missing ones not counted.
-    common : ndarray of int, shape (Q,)
-        Ids that are in both lists.
-    change : csr_array of int8, shape (Q, N)
-        Change of the difference between the sets, that is of +1 where an id is in the exact list
-        alone and -1 where it is in the other alone.
-    """
-
-    k: int
-    added: np.ndarray
-    wanted: np.ndarray
-    returned: np.ndarray
-    common: np.ndarray
+    added: np.ndarray  # ids by which the exact lists have grown, (Q, c)
+    wanted: np.ndarray  # how many ids are in the exact list, the missing ones not counted, (Q,)
+    returned: np.ndarray  # in the other one
+    common: np.ndarray  # in both
+    # Change of the difference between the sets, that is of +1 where an id is in the exact list
+    # alone and -1 where it is in the other alone; int8 (Q, N).
     change: csr_array
+
+
+def query_blocks(exact_indices: np.ndarray, embeddings: np.ndarray) -> list[tuple[int, int]]:
+    """Blocks of queries whose tables and sums stay in the processor's cache, one at the least."""
+    n, d = embeddings.shape
+    n_queries, k = exact_indices.shape
+    return row_blocks(n_queries, n + 12 * d + 64 * k, _TABLE_BUDGET) or [(0, 0)]
 
 
 def set_differences(
     exact: np.ndarray, lists: Sequence[np.ndarray], n: int
 ) -> Iterator[SetDifference]:
-    """Follow the difference between exact lists and others through growing lengths.
+    """Follow the difference between exact lists (Q, K) and others through growing lengths.
 
-    A table of Q x N bytes is held meanwhile: give a block of queries at a time.
-
-    Parameters
-    ----------
-    exact : ndarray of signed int, shape (Q, K)
-        Ids, none twice in a row, -1 for a missing one; the exact list of length k is the first k.
-    lists : sequence of ndarray of signed int, shape (Q, k)
-        The other lists, a length k <= K for each, ascending. They need not continue each other.
-    n : int
-        Ids are below it.
+    All are signed ids below `n`, none twice in a row, -1 for a missing one. The exact list of
+    length k is the first k; the others, (Q, k) of a few k <= K, ascending, need not continue each
+    other. A table of Q x n bytes is held meanwhile: give a block of queries at a time.
     """
     rows = np.arange(len(exact))
     difference = np.zeros((len(exact), n), np.int8)
@@ -93,7 +79,7 @@ def set_differences(
         wanted = wanted + (added >= 0).sum(axis=1)
         returned = (ids >= 0).sum(axis=1)
         common = (wanted + returned - differing) // 2
-        yield SetDifference(k, added, wanted, returned, common, change)
+        yield SetDifference(added, wanted, returned, common, change)
         previous = ids
 
 
@@ -108,17 +94,8 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
     Vectors are added up in double precision: what that rounds off is far less than a millionth of
     the gap between two float32 numbers of their size, however far from the origin they lie.
 
-    Parameters
-    ----------
-    differences : sequence of SetDifference
-        From `set_differences`, all lengths from the first on.
-    embeddings : ndarray of float, shape (N, d)
-        The vectors.
-
-    Returns
-    -------
-    ndarray of float64, shape (G, Q)
-        NaN where nothing was returned.
+    `differences` are those of `set_differences`, all lengths from the first on. The result is
+    (G, Q), NaN where nothing was returned.
     """
     n, d = embeddings.shape
     wanted, returned = (
@@ -136,7 +113,7 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
     changes = [_renumbered(step.change, places, len(rows)) for step in differences]
     squares = np.zeros(returned.shape)
     # A width that does not depend on the block of queries, for the sake of the last bit.
-    width = int(np.clip(TABLE_BUDGET // (8 * n), 16, 64))
+    width = int(np.clip(_TABLE_BUDGET // (8 * n), 16, 64))
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1 / returned
         correction = 1 / wanted - scale
@@ -183,32 +160,48 @@ def neighborhood_overlap(exact_indices: ArrayLike, ann_indices: ArrayLike) -> np
     InputError
         When the lists are not of the same shape, are no whole numbers, or a row holds an id twice.
     """
-    lists = as_ids(exact_indices, "exact ids"), as_ids(ann_indices, "ANN ids")
-    refuse_other_shape(*lists)
-    n_queries, k = lists[0].shape
+    exact, ann = checked_id_pair(exact_indices, ann_indices)
+    n_queries, k = exact.shape
     common = np.empty(n_queries)
-    for start, stop in row_blocks(n_queries, 64 * k, budget=TABLE_BUDGET):
-        exact, ann = (ids[start:stop] for ids in lists)
-        refuse_faulty_ids(exact, "exact ids:", first_row=start)
-        refuse_faulty_ids(ann, "ANN ids:", first_row=start)
+    for start, stop in row_blocks(n_queries, 64 * k, budget=_TABLE_BUDGET):
         # None is twice on its own side: what is twice in both together is common.
-        both = np.sort(np.concatenate(_signed(exact, ann), axis=1), axis=1)
+        both = np.sort(_side_by_side(exact[start:stop], ann[start:stop]), axis=1)
         common[start:stop] = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
     return common / k
 
 
-def _signed(*lists: np.ndarray) -> list[np.ndarray]:
-    """The same ids as int64; codes for them where they are too large."""
+def barycenter_shift(
+    embeddings: np.ndarray, exact_indices: ArrayLike, ann_indices: ArrayLike
+) -> np.ndarray:
+    """Distance between the mean of the exact neighbors and the mean of those that were returned.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float, shape (N, d)
+    exact_indices, ann_indices : array_like of int, shape (Q, k)
+        Ids of the neighbors, as in `neighborhood_overlap`.
+
+    Returns
+    -------
+    ndarray of float64, shape (Q,)
+        In the unit of the embeddings, to a millionth of itself; NaN where nothing was returned.
+    """
+    n = len(embeddings)
+    lists = checked_id_pair(exact_indices, ann_indices, n)
+    shift = np.empty(len(lists[0]))
+    for start, stop in query_blocks(lists[0], embeddings):
+        exact, ann = (ids[start:stop].astype(np.int64) for ids in lists)
+        (shift[start:stop],) = barycenter_shifts(list(set_differences(exact, [ann], n)), embeddings)
+    return shift
+
+
+def _side_by_side(*lists: np.ndarray) -> np.ndarray:
+    """Both lists in one row, as int64; codes for their ids where those are too large."""
     if all(ids.dtype.kind == "i" or ids.max(initial=0) < 2**63 for ids in lists):
-        return [ids.astype(np.int64, copy=False) for ids in lists]
-    present = [ids >= 0 for ids in lists]
-    values = [ids[mask].astype(np.uint64) for ids, mask in zip(lists, present, strict=True)]
-    _, codes = np.unique(np.concatenate(values), return_inverse=True)
-    coded = []
-    for mask, code in zip(present, np.split(codes, [values[0].size]), strict=True):
-        coded.append(np.full(mask.shape, -1, np.int64))
-        coded[-1][mask] = code
-    return coded
+        return np.concatenate(lists, axis=1, dtype=np.int64, casting="unsafe")
+    both = np.concatenate(lists, axis=1, dtype=np.uint64, casting="unsafe")
+    _, codes = np.unique(both, return_inverse=True)
+    return np.where(np.concatenate([ids < 0 for ids in lists], axis=1), -1, codes)
 
 
 def _chosen(ids: np.ndarray, n: int) -> csr_array:

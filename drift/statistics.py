@@ -32,18 +32,10 @@ _ROUNDING = 1e-12
 
 
 def summarize(values: np.ndarray) -> dict[str, float]:
-    """A series of values over queries in a few numbers, values that are NaN left out.
+    """Values over queries, of shape (Q,), in a few numbers; those that are NaN are left out.
 
-    Parameters
-    ----------
-    values : ndarray of float, shape (Q,)
-        One value for each query.
-
-    Returns
-    -------
-    dict
-        ``mean``, ``std`` (of the population: over n), ``median``, ``q05`` and ``q95`` (quantiles),
-        and ``n``, the values that are not NaN. With none of those everything else is NaN.
+    They are ``mean``, ``std`` (of the population: over n), ``median``, ``q05`` and ``q95``
+    (quantiles), and ``n``, the number of values. Where that is 0, everything else is NaN.
     """
     values = values[~np.isnan(values)]
     numbers = dict.fromkeys(("mean", "std", "median", "q05", "q95"), np.nan)
@@ -57,32 +49,16 @@ def summarize(values: np.ndarray) -> dict[str, float]:
 
 
 def largest_safe_k(ks: np.ndarray, safe: np.ndarray) -> int:
-    """The largest k such that it and every smaller one is safe.
-
-    Of a grid (G,), ascending, and whether the criterion holds at each k; 0 where it does not hold
-    at the first.
-    """
-    first_unsafe = len(ks) if np.all(safe) else int(np.argmin(safe))
-    return int(ks[first_unsafe - 1]) if first_unsafe else 0
+    """The largest k of an ascending grid (G,) such that it and every smaller one is safe; or 0."""
+    return int(np.where(np.logical_and.accumulate(safe), ks, 0).max())
 
 
 def first_crossings(ks: np.ndarray, loss: np.ndarray, tolerance: float) -> np.ndarray:
-    """The first k at which each of some curves passes a tolerance, linear between grid points.
+    """The first k (R,) at which R curves (G, R) pass a tolerance, by more than rounding.
 
-    Parameters
-    ----------
-    ks : ndarray of int, shape (G,)
-        The grid, ascending.
-    loss : ndarray of float, shape (G, R)
-        R curves. Points that are NaN are left out: a gap does not cross, what it lies between may.
-    tolerance : float
-        What must be exceeded, by more than rounding.
-
-    Returns
-    -------
-    ndarray of float, shape (R,)
-        The first k with a value where that one exceeds the tolerance; infinite for none within the
-        grid. Points beyond a crossing have no influence on it.
+    It is linear between the points of the grid `ks`, (G,) and ascending, and infinite for curves
+    that do not pass within it. Points that are NaN are left out: a gap does not cross, what it lies
+    between may. Points beyond a crossing do not change it.
     """
     exceeds = loss > tolerance + _ROUNDING
     first, columns = exceeds.argmax(axis=0), np.arange(loss.shape[1])
@@ -125,13 +101,11 @@ def summarize_run(
     ks : sequence of int
         The grid, ascending, of length G.
     values : mapping of str to ndarray of float, shape (G, Q)
-        For each metric a value for each k and query. Safe k and crossings are those of ``overlap``,
-        ``lid_difference`` and ``lid_exact``, and of ``recall`` where it is there.
+        By metric, with ``overlap``, ``lid_difference`` and ``lid_exact`` among them.
     seed : int
         Seed of the resamples.
     groups : ndarray of int, shape (Q,), or None
-        Queries of one number are alike by construction, -1 is a group of its own; None for no
-        groups.
+        Queries of one number are alike by construction; -1 is a group of its own.
     n_resamples : int
         Resamples of the groups, the same for every metric and grid.
 
@@ -148,8 +122,7 @@ def summarize_run(
         tolerance, and 99 % of all queries have an LID on both sides. Where rows tie, so that mean
         recall is not mean overlap, there are rows of ``recall`` too, by the rule of ``overlap``.
     """
-    names, rows = list(values), []
-    resampled = {}
+    names, rows, resampled = list(values), [], {}
     # Metrics are resampled together, as many as fit: drawing the resamples is half of the work.
     together = max(1, _VALUES_AT_ONCE // values[names[0]].size)
     for first in range(0, len(names), together):
@@ -175,8 +148,7 @@ def _safe_k(
     resampled: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
     """The second table of `summarize_run`, from means (G,) and resampled means (G, R)."""
-    rows = []
-    criteria = ["overlap"]
+    rows, criteria = [], ["overlap"]
     if "recall" in means and (np.abs(means["recall"] - means["overlap"]) > TIES).any():
         criteria.append("recall")
     for criterion in criteria:
@@ -187,12 +159,11 @@ def _safe_k(
             crossing = crossing_interval(ks, loss, resampled_loss, 1 - tolerance)
             rows.append((criterion, tolerance, safe_k, *crossing))
 
-    difference, exact = "lid_difference", "lid_exact"
-    ends = np.array([percentile_interval(at_k) for at_k in resampled[difference]])
-    low, high = ends.T / means[exact]
-    enough = (~np.isnan(values[difference])).mean(axis=1) >= LID_SHARE
-    loss = np.abs(means[difference] / means[exact])
-    resampled_loss = np.abs(resampled[difference] / resampled[exact])
+    ends = np.array([percentile_interval(at_k) for at_k in resampled["lid_difference"]])
+    low, high = ends.T / means["lid_exact"]
+    enough = (~np.isnan(values["lid_difference"])).mean(axis=1) >= LID_SHARE
+    loss = np.abs(means["lid_difference"] / means["lid_exact"])
+    resampled_loss = np.abs(resampled["lid_difference"] / resampled["lid_exact"])
     for tolerance in LID_TOLERANCES:
         safe_k = largest_safe_k(ks, enough & (low >= -tolerance) & (high <= tolerance))
         crossing = crossing_interval(ks, loss, resampled_loss, tolerance)
@@ -212,7 +183,7 @@ def summarize_graphs(
     families : mapping of str to (sequence of int, sequence of mappings)
         For each family its grid, of length G, and for each of its R graphs the values of
         `summarize_run`, over the same queries.
-    groups : ndarray of int, shape (Q,), or None
+    groups
         As in `summarize_run`.
 
     Returns
@@ -237,35 +208,6 @@ def summarize_graphs(
             numbers = (family, list(ks), metric, len(graphs), mean, sd, low, high)
             tables.append(pd.DataFrame(dict(zip(columns, numbers, strict=True))))
     return pd.concat(tables[1:] or tables, ignore_index=True)
-
-
-def compare_runs(
-    ks: Sequence[int],
-    first: np.ndarray,
-    second: np.ndarray,
-    seed: int,
-    groups: np.ndarray | None = None,
-    n_resamples: int = N_RESAMPLES,
-) -> pd.DataFrame:
-    """By how much a metric of one run exceeds that of another, over the same queries.
-
-    Parameters
-    ----------
-    ks : sequence of int
-        The k that both have, of length G.
-    first, second : ndarray of float, shape (G, Q)
-        The metric in either. Queries that are NaN in one of them are left out.
-    seed, groups, n_resamples
-        As in `summarize_run`: the resamples are the same.
-
-    Returns
-    -------
-    DataFrame
-        ``k``, ``difference`` of the means, ``ci_low`` and ``ci_high``, its 95 % interval over
-        queries, and ``different``: whether that leaves out 0.
-    """
-    compared = compare_families(ks, {0: first}, {0: second}, seed, groups, n_resamples)
-    return compared[["k", "difference", "ci_low", "ci_high", "different"]]
 
 
 def compare_families(
@@ -329,14 +271,11 @@ def _average_graphs(
     graphs: Sequence[np.ndarray], groups: np.ndarray | None
 ) -> tuple[np.ndarray, GroupSums]:
     """Means of each graph (R, G), and each query's average over the graphs summed by group."""
-    total, counts = np.zeros(graphs[0].shape), np.zeros(graphs[0].shape, int)
-    means = []
-    for values in graphs:
-        valid = ~np.isnan(values)
-        filled = np.where(valid, values, 0.0)
-        total += filled
-        counts += valid
-        with np.errstate(invalid="ignore"):
-            means.append(filled.sum(axis=1) / valid.sum(axis=1))
+    total, counts, means = 0.0, 0, []
     with np.errstate(invalid="ignore"):
+        for values in graphs:
+            valid = ~np.isnan(values)
+            filled = np.where(valid, values, 0.0)
+            total, counts = total + filled, counts + valid
+            means.append(filled.sum(axis=1) / valid.sum(axis=1))
         return np.array(means), sum_by_group(total / counts, groups)

@@ -14,18 +14,9 @@ COMPARED_KS = (10, 50, 100, 250)
 
 
 class RunValues(NamedTuple):
-    """What was measured of a run.
+    """What was measured of a run: by metric the values (G, Q), for each k of a grid and each query.
 
-    Attributes
-    ----------
-    family : str
-        Runs of one family differ by the seed of their graph alone.
-    seed : int
-        That seed.
-    ks : list of int
-        The grid, of length G.
-    values : mapping of str to ndarray of float, shape (G, Q)
-        By metric a value for each k and query.
+    Runs of one family differ by the seed of their graph alone.
     """
 
     family: str
@@ -45,8 +36,7 @@ class SummaryTables(NamedTuple):
         That of `drift.statistics.summarize_graphs`; empty where no family has two graphs.
     differences : DataFrame
         ``first``, ``second`` (families), ``metric``, and the columns of
-        `drift.statistics.compare_families`, at a few k that both have. Families without a seed in
-        common are not compared.
+        `drift.statistics.compare_families`, at a few k, where they have k and seeds in common.
     """
 
     curves: pd.DataFrame
@@ -58,16 +48,9 @@ class SummaryTables(NamedTuple):
 def summarize_runs(
     runs: Mapping[str, RunValues], seed: int, groups: np.ndarray | None = None
 ) -> SummaryTables:
-    """Summarize all runs.
+    """Summarize all runs, by name, over the same queries.
 
-    Parameters
-    ----------
-    runs : mapping of str to RunValues
-        By name, all over the same queries.
-    seed : int
-        Seed of the resamples.
-    groups : ndarray of int, shape (Q,), or None
-        As in `drift.statistics.summarize_run`.
+    `seed` and `groups` are those of `drift.statistics.summarize_run`.
     """
     curves, safe_k = [], []
     families: dict[str, dict[int, RunValues]] = {}

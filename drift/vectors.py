@@ -1,4 +1,7 @@
-"""Vectors: whether they can be worked with, in single precision, and about which origin."""
+"""Vectors: whether they can be worked with, in single precision, and about which origin.
+
+Embeddings are of shape (N, d) and any floating type; a memory map will do.
+"""
 
 import numpy as np
 
@@ -13,23 +16,10 @@ UNIT_ROUNDOFF = 2.0**-24
 def row_blocks(
     n_rows: int, bytes_per_row: int, budget: int = 64 << 20, multiple: int = 1
 ) -> list[tuple[int, int]]:
-    """Cut rows into blocks that each fit a buffer.
+    """Cut rows into blocks that each fit a budget of bytes; a block holds one row at the least.
 
-    Parameters
-    ----------
-    n_rows : int
-        Rows in all.
-    bytes_per_row : int
-        Memory that the work on one row needs.
-    budget : int
-        Bytes that one block may need. A block holds one row at the least.
-    multiple : int
-        Rows that a block holds a whole number of times, where so many fit the budget.
-
-    Returns
-    -------
-    list of (int, int)
-        First row of each block, and the row after its last.
+    Returns the first row of each block, and the row after its last. Where so many fit the budget, a
+    block holds a whole number of times `multiple` rows.
     """
     size = max(1, budget // max(1, bytes_per_row))
     size -= size % multiple if size > multiple else 0
@@ -37,25 +27,20 @@ def row_blocks(
 
 
 def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> None:
-    """Check vectors, block by block.
-
-    Parameters
-    ----------
-    embeddings : ndarray
-        Anything; a memory map will do.
-    name : str
-        What to call them in a message.
+    """Check vectors, block by block; `name` is what a message calls them.
 
     Raises
     ------
     InputError
-        Unless they are floating-point numbers of shape (N, d), N and d at least 1, finite, and of a
-        size whose squares float32 can hold. The message names the first row that is not finite.
+        Unless they are floats, or whole numbers of 8 bits, of shape (N, d), N and d at least 1,
+        finite, and of a size whose squares float32 can hold. The message names the first row that
+        is not finite.
     """
-    if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or embeddings.size == 0:
+    is_number = embeddings.dtype.kind == "f" or embeddings.dtype in (np.int8, np.uint8)
+    if embeddings.ndim != 2 or not is_number or embeddings.size == 0:
         raise InputError(
-            f"{name} must be floats of shape (N, d), N and d at least 1, not {embeddings.dtype} "
-            f"of shape {embeddings.shape}"
+            f"{name} must be floats, or whole numbers of 8 bits, of shape (N, d), N and d at least "
+            f"1, not {embeddings.dtype} of shape {embeddings.shape}"
         )
     n, d = embeddings.shape
     largest = 0.0
@@ -64,7 +49,8 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
         if not whole.all():
             row = start + int(np.argmin(whole))
             raise InputError(f"row {row} of {name} holds values that are not finite")
-        largest = max(largest, float(np.abs(embeddings[start:stop]).max()))
+        block = embeddings[start:stop]
+        largest = max(largest, float(block.max()), -float(block.min()))
     if largest > LARGEST or 0 < largest < SMALLEST:
         raise InputError(
             f"{name} go up to {largest:.3g}, and float32 cannot hold squared distances of that "
@@ -73,52 +59,39 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
 
 
 def to_float32(embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Some rows of embeddings in single precision.
+    """Some rows of embeddings that `check_embeddings` passed, as float32 (stop - start, d)."""
+    return embeddings[start:stop].astype(np.float32)
 
-    Parameters
-    ----------
-    embeddings : ndarray of any floating type, shape (N, d)
-        All rows.
-    start, stop : int
-        First row, and the row after the last.
 
-    Returns
-    -------
-    ndarray of float32, shape (stop - start, d)
+def unit_vectors(vectors: np.ndarray, first_row: int = 0) -> np.ndarray:
+    """Vectors of any number type, (n, d), scaled to unit length, float32.
+
+    Their Euclidean distance is the chord, sqrt(2 (1 - cos)), which orders neighbors as cosine does.
 
     Raises
     ------
     InputError
-        When a value is not finite, or too large for float32; the message names the row.
+        When one is all 0 and has no direction; the message names the row, from `first_row` on.
     """
-    rows = embeddings[start:stop]
-    with np.errstate(over="ignore"):
-        converted = rows.astype(np.float32)
-    broken = np.flatnonzero(~np.isfinite(converted).all(axis=1))
-    if broken.size:
-        row = int(broken[0])
-        why = "too large for float32" if np.isfinite(rows[row]).all() else "not finite"
-        raise InputError(f"row {start + row} of the embeddings holds values that are {why}")
-    return converted
+    vectors = np.asarray(vectors, np.float64)
+    # In two steps, since squares of the largest doubles overflow.
+    largest = np.abs(vectors).max(axis=1, initial=0, keepdims=True)
+    if not largest.all():
+        row = first_row + int(np.argmin(largest))
+        raise InputError(f"row {row} is a zero vector, of which no cosine can be taken: remove it")
+    scaled = vectors / largest
+    return (scaled / np.linalg.norm(scaled, axis=1, keepdims=True)).astype(np.float32)
 
 
 def rounding_to_float32(embeddings: np.ndarray) -> float:
     """By how much rounding to float32 moves vectors, as a share of their distance from the mean.
 
-    Parameters
-    ----------
-    embeddings : ndarray of any floating type, shape (N, d)
-        The vectors; a memory map will do.
-
-    Returns
-    -------
-    float
-        The ratio of the two, each the root of the mean square over the vectors. It is about 1e-8
-        for vectors about the origin, and grows with the distance of their mean from it.
+    Both are the root of the mean square over the vectors. The share is about 1e-8 for vectors about
+    the origin, and grows with the distance of their mean from it.
     """
     if embeddings.dtype.itemsize <= 4:
         return 0.0
-    mean = _mean(embeddings)
+    mean = mean_vector(embeddings)
     moved = spread = size = 0.0
     for rows in _slices(embeddings):
         block = embeddings[rows]
@@ -129,34 +102,23 @@ def rounding_to_float32(embeddings: np.ndarray) -> float:
     return (moved / spread) ** 0.5 if spread > 1e-30 * size else 0.0
 
 
-def center(embeddings: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Vectors about their mean.
+def center(embeddings: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Vectors about the mean of `mean_vector`, float32: differences of doubles, rounded once.
 
     Distances do not depend on the origin, but what float32 rounds off in norms, products and sums
     does: it grows with the norms, and the mean is the origin that makes them small.
-
-    Parameters
-    ----------
-    embeddings : ndarray of any floating type, shape (N, d)
-        The vectors; a memory map will do.
-    out : ndarray of float32, shape (N, d), optional
-        Where to put them: a new array without it; `embeddings` itself will do.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, d)
-        `out`. The differences are taken in double precision and rounded once.
     """
-    mean = _mean(embeddings)
-    out = np.empty(embeddings.shape, np.float32) if out is None else out
+    centered = np.empty(embeddings.shape, np.float32)
     for rows in _slices(embeddings):
         # No matrix of doubles is made.
-        np.subtract(embeddings[rows], mean, out=out[rows], dtype=np.float64, casting="same_kind")
-    return out
+        np.subtract(
+            embeddings[rows], mean, out=centered[rows], dtype=np.float64, casting="same_kind"
+        )
+    return centered
 
 
 def vector_norms(embeddings: np.ndarray) -> np.ndarray:
-    """Euclidean norms of vectors of any floating type, (N, d) to float64 (N,)."""
+    """Euclidean norms, float64 (N,)."""
     norms = np.empty(len(embeddings))
     for rows in _slices(embeddings):
         block = np.asarray(embeddings[rows])
@@ -197,18 +159,24 @@ def expansion_noise(d: int) -> float:
     return (np.sqrt(d) + 8) * UNIT_ROUNDOFF
 
 
-def pair_distances(embeddings: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Euclidean distances of pairs of rows in double precision, rounded to float32; (P,)."""
+def pair_distances(
+    points: np.ndarray, rows: np.ndarray, embeddings: np.ndarray, others: np.ndarray
+) -> np.ndarray:
+    """Euclidean distances from rows of `points` to others of `embeddings`, pair by pair; (P,).
+
+    They are taken in double precision and rounded to float32.
+    """
     distances = np.empty(len(rows), np.float32)
     # Blocks that stay in the processor's cache are twice as fast.
     for start, stop in row_blocks(len(rows), embeddings.shape[1] * 16, budget=2 << 20):
-        pair = embeddings[rows[start:stop]], embeddings[others[start:stop]]
+        pair = points[rows[start:stop]], embeddings[others[start:stop]]
         difference = np.subtract(*pair, dtype=np.float64)
         distances[start:stop] = np.sqrt(np.einsum("pd,pd->p", difference, difference))
     return distances
 
 
-def _mean(embeddings: np.ndarray) -> np.ndarray:
+def mean_vector(embeddings: np.ndarray) -> np.ndarray:
+    """Mean of vectors of any floating type, (N, d) to float64 (d,)."""
     sums = (embeddings[rows].sum(axis=0, dtype=np.float64) for rows in _slices(embeddings))
     return sum(sums) / len(embeddings)
 

@@ -66,11 +66,12 @@ PHOTOS = ("--dataset", "photos", "--n-images", "72")
 NETWORK = ("--model", "mobilenet_v3_small", "--weights", "random", "--batch-size", "1")
 SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:k", "--replace")
 OTHER_SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:9", "--k-step", "5")
+OTHER_PROTOCOL = ("--k-max", "20", "--protocol", "paper")
 OTHER_GRAPH = ("--save-index", "--runs", "faiss:8", "--m", "4")
 STAGES = (
     Stage("01_images", "01_download_stl10.py", PHOTOS, (*PHOTOS, "--seed", "1")),
     Stage("02_embeddings", "02_embed_resnet50.py", NETWORK, (*NETWORK, "--resize", "232")),
-    Stage("03_exact", "03_exact_knn.py", ("--k-max", "20"), ("--k-max", "20", "--no-refine")),
+    Stage("03_exact", "03_exact_knn.py", ("--k-max", "20"), OTHER_PROTOCOL),
     Stage("04_hnsw", "04_hnsw_search.py", SEARCHES, OTHER_SEARCHES, OTHER_GRAPH),
     Stage("05_metrics", "05_metrics.py", (), ("--seed", "1")),
     Stage("06_figures", "06_plots.py", ("--dpi", "40"), ("--dpi", "50")),

@@ -8,8 +8,7 @@ from drift.images import backbones, embedding
 
 
 def load(model, weights=None, seed=0):
-    chosen = backbones.find_weights(model, None if weights is None else str(weights), seed)
-    return backbones.load(model, chosen)
+    return backbones.load(model, weights, seed)
 
 
 def prepare(pixels, backbone, **settings):

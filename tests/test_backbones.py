@@ -478,18 +478,18 @@ def test_densenet_takes_the_old_names_of_its_file(tmp_path):
 )
 def test_unknown_model_names_the_close_ones(model, close):
     with pytest.raises(InputError, match=rf"{model}.*did you mean.*{close}"):
-        backbones.find_weights(model)
+        load(model)
 
 
 def test_unknown_model_that_is_like_none():
     with pytest.raises(InputError, match="qqq"):
-        backbones.find_weights("qqq")
+        load("qqq")
 
 
 @pytest.mark.parametrize("detector", ["fasterrcnn_resnet50_fpn", "raft_small", "resnet"])
 def test_models_of_another_kind_are_refused(detector):
     with pytest.raises(InputError, match=detector):
-        backbones.find_weights(detector)
+        load(detector)
 
 
 def test_weights_by_name(monkeypatch, random_weights):
@@ -503,8 +503,7 @@ def test_weights_by_name(monkeypatch, random_weights):
 
     assert load("resnet50", "IMAGENET1K_V1").weights == "IMAGENET1K_V1"
     assert asked == [ResNet50_Weights.IMAGENET1K_V1.url]
-    assert backbones.find_weights("resnet50", "DEFAULT").identity == "IMAGENET1K_V2"
-    assert backbones.find_weights("resnet18").identity == "IMAGENET1K_V1"
+    assert load("resnet50", "DEFAULT").weights == "IMAGENET1K_V2"
 
 
 def test_fetching_weights_shows_no_bar_where_the_output_is_no_terminal(monkeypatch, capsys):
@@ -515,8 +514,8 @@ def test_fetching_weights_shows_no_bar_where_the_output_is_no_terminal(monkeypat
         return models.resnet18().state_dict()
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
-    load("resnet18")
 
+    assert load("resnet18").weights == "IMAGENET1K_V1"
     assert asked == [False]
     assert capsys.readouterr() == ("", "")
 

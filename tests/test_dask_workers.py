@@ -28,12 +28,14 @@ from drift.indexes.config import SearchConfig
 from drift.pipeline import dask_workers, environment
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.dask_workers import DaskWorkers
-from drift.pipeline.environment import Environment
+from drift.pipeline.environment import check_worker, facts_of_worker
 from drift.pipeline.results import Results
 from drift.pipeline.tasks import Task
 from drift.pipeline.tasks.embed import EmbedImages, ImportEmbeddings
+from drift.pipeline.tasks.exact import ExactKnn, ExpandedKnn
 from drift.pipeline.tasks.measure import ComputeMetrics, NeighborFiles
-from drift.pipeline.tasks.search import ExactKnn, ExpandedKnn, SearchIndex
+from drift.pipeline.tasks.search import SearchIndex
+from drift.protocols import Protocol
 from tests.conftest import PIPELINE, ROOT, RUNS, shell
 from tests.test_pipeline import contents
 
@@ -109,9 +111,9 @@ def n_completed(results):
 
 
 @contextmanager
-def connected(scheduler, threads=None):
+def connected(scheduler):
     """Workers that are connected already, for a test to change something then."""
-    with DaskWorkers(scheduler, threads) as workers:
+    with DaskWorkers(scheduler) as workers:
         workers._connect()
         yield workers
 
@@ -161,7 +163,7 @@ def test_every_stage_writes_the_same_bytes_with_workers(
 
 def test_the_notebooks_protocol_too(address, results, tmp_path, drive):
     remote = shutil.copytree(results, tmp_path / "remote")
-    protocol = ("--include-self", "--no-refine", "--k-max", "40")
+    protocol = ("--protocol", "notebook", "--k-max", "40")
     for folder, flags in ((results, ()), (remote, ("--scheduler", address))):
         for script, *args in (
             ("03_exact_knn.py", *protocol),
@@ -173,16 +175,21 @@ def test_the_notebooks_protocol_too(address, results, tmp_path, drive):
     assert contents(remote, ".npy", ".parquet") == contents(results, ".npy", ".parquet")
 
 
-def test_lists_of_another_system_too(address, finished, tmp_path, drive):
-    run = finished / "04_hnsw/faiss_M32_efc200_ef50"
-    np.save(tmp_path / "x.npy", np.load(finished / "02_embeddings.npy").astype(np.float64))
-    flags = ["--exact-lists", finished / "03_exact_indices.npy"]
-    flags += [finished / "03_exact_distances.npy", "--ann-lists", run / "k0040_indices.npy"]
-    flags += [run / "k0040_distances.npy", "--embeddings", tmp_path / "x.npy"]
+def test_lists_of_another_system_and_queries_from_outside_too(address, finished, tmp_path, drive):
+    queries = tmp_path / "queries.npy"
+    np.save(queries, np.load(finished / "02_embeddings.npy")[::7] + 0.01)
     for folder, scheduler in (("local", ()), ("remote", ("--scheduler", address))):
-        status, _, err = drive("05_metrics.py", *flags, *scheduler, results=tmp_path / folder)
-        assert status == 0, err
-    assert contents(tmp_path / "local", ".parquet") == contents(tmp_path / "remote", ".parquet")
+        results = shutil.copytree(finished, tmp_path / folder)
+        for script, *flags in (
+            ("03_exact_knn.py", "--queries", queries, "--k-max", "20"),
+            ("04_hnsw_search.py", "--runs", "faiss:10"),
+            ("04_hnsw_search.py", "--lists", "own", results / "03_exact_indices.npy"),
+            ("05_metrics.py",),
+        ):
+            status, _, err = drive(script, *flags, *scheduler, results=results)
+            assert status == 0, err
+    local, remote = (contents(tmp_path / f, ".npy", ".parquet") for f in ("local", "remote"))
+    assert local == remote
 
 
 def test_a_worker_killed_costs_its_blocks_and_a_scheduler_killed_ends_in_one_line(
@@ -263,7 +270,11 @@ def test_without_dask_the_flag_names_the_requirements_and_all_else_works(
     ("spoil", "message"),
     [
         (lambda drift: shutil.rmtree(drift), "cannot import drift"),
-        (lambda drift: (drift / "exact.py").open("a").write("# newer\n"), "another state of drift"),
+        (lambda drift: (drift / "pipeline/environment.py").write_text(""), "cannot import drift"),
+        (
+            lambda drift: (drift / "exact.py").open("a").write("# newer\n"),
+            "has another drift/ than",
+        ),
     ],
 )
 def test_a_worker_of_another_checkout_is_one_line(spoil, message, results, tmp_path, drive):
@@ -286,31 +297,31 @@ def test_a_worker_is_judged_by_what_it_has_loaded_not_by_its_files_of_now(tmp_pa
         for content in (ours + b"# older\n", ours):
             module.write_bytes(content)
             with (
-                pytest.raises(InputError, match="another state of drift"),
+                pytest.raises(InputError, match="has another drift/ than"),
                 DaskWorkers(address) as workers,
             ):
                 next(workers.map_unordered(Square(), [1], []))
 
 
 def test_a_worker_that_sees_other_files_or_has_other_packages_is_refused(tmp_path):
-    worker = "tcp://somewhere:1"
+    worker = SimpleNamespace(address="tcp://somewhere:1")
     path = tmp_path / "x.npy"
     path.write_bytes(b"1")
-    here = Environment.here([path])
-    here.check(worker)
+    facts = facts_of_worker([path])
+    check_worker(facts, worker)
     changed = path.stat().st_mtime_ns
     # Another size, then another time of the last change; the other of the two is the same.
     for content, time_ns in ((b"12", changed), (b"2", changed + 1_000_000_000)):
         path.write_bytes(content)
         os.utime(path, ns=(time_ns, time_ns))
-        with pytest.raises(InputError, match=r"tcp://somewhere:1 does not see .*x\.npy"):
-            here.check(worker)
+        with pytest.raises(InputError, match=r"tcp://somewhere:1 has another .*x\.npy than"):
+            check_worker(facts, worker)
     path.unlink()
-    with pytest.raises(InputError, match="folder must be one that all machines share"):
-        here.check(worker)
-    other = Environment(environment._CODE, {"numpy": "1.0"}, {})
-    with pytest.raises(InputError, match=r"other packages \(numpy .*, not 1\.0\)"):
-        other.check(worker)
+    with pytest.raises(InputError, match=r"x\.npy .*folder is shared under the same path"):
+        check_worker(facts, worker)
+    for package in ("numpy", "distributed", "python", "no-such-package"):
+        with pytest.raises(InputError, match=rf"has another {package} than .*, not 1\.0\)"):
+            check_worker({package: "1.0"}, worker)
 
 
 def test_tasks_are_pickled_by_their_fields_and_open_files_only_when_called(finished, tmp_path):
@@ -330,9 +341,9 @@ def test_tasks_are_pickled_by_their_fields_and_open_files_only_when_called(finis
     tasks = [
         EmbedImages(folder / "01_images.npy", *network),
         ImportEmbeddings(embeddings),
-        ExactKnn(embeddings, queries, 10, False),
-        ExpandedKnn(embeddings, queries, 10, True, 1),
-        SearchIndex(embeddings, queries, graph_file, config, (10,), False),
+        ExactKnn(embeddings, queries, 10),
+        ExpandedKnn(embeddings, queries, 10, Protocol.NOTEBOOK, 1),
+        SearchIndex(embeddings, queries, graph_file, config, (10,), Protocol.STUDY),
         ComputeMetrics(
             embeddings, queries, NeighborFiles(*exact), {"run": {10: NeighborFiles(*ann)}}, False
         ),
@@ -464,7 +475,7 @@ def test_a_worker_is_checked_again_before_its_first_block(address, tmp_path, mon
     path.write_bytes(b"1")
     with connected(address) as workers, monkeypatch.context() as patched:
         patched.setattr(workers._client, "run", lambda *_, **__: path.write_bytes(b"12") and {})
-        with pytest.raises(InputError, match=r"does not see .*x\.npy"):
+        with pytest.raises(InputError, match=r"has another .*x\.npy than this machine"):
             list(workers.map_unordered(Square(), [1], [path]))
 
 
@@ -489,13 +500,13 @@ def test_a_scheduler_of_another_version_is_refused(address, monkeypatch):
 
 def test_no_block_is_left_out_when_all_workers_are_gone_for_a_moment(address, monkeypatch):
     with connected(address) as workers:
-        monkeypatch.setattr(workers, "_count", lambda: 0)
+        monkeypatch.setattr(workers._client, "nthreads", dict)
         results = workers.map_unordered(identity, range(5), [])
         assert sorted(block for block, _ in results) == [0, 1, 2, 3, 4]
 
 
 def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monkeypatch, capsys):
-    wait, n_workers = distributed.wait, []
+    wait, joining = distributed.wait, []
     with ExitStack() as stack:
         _, address = stack.enter_context(scheduler())
         first = stack.enter_context(worker(address, tmp_path))
@@ -510,9 +521,11 @@ def test_without_a_worker_in_the_middle_it_says_so_once_and_waits(tmp_path, monk
 
         def wait_and_let_another_join(*args, **how):
             first.kill()
-            n_workers.append(len(workers._client.nthreads()))
-            if n_workers[-1] == 0 and n_workers.count(0) == 4:
-                stack.enter_context(worker(address, tmp_path))
+            if not joining:
+                # So late that it has been looked for some times.
+                enter = stack.enter_context
+                joining.append(threading.Timer(2, lambda: enter(worker(address, tmp_path))))
+                joining[0].start()
             return wait(*args, **how)
 
         monkeypatch.setattr(dask_workers, "CHECK_INTERVAL", 0.05)
@@ -574,8 +587,8 @@ def test_a_scheduler_that_is_gone_is_reported_as_lost(when, tmp_path, monkeypatc
             running.kill()
             running.wait()
 
-        def wait_and_end(futures, **how):
-            done = wait(futures, **how)
+        def wait_and_end(futures, *how):
+            done = wait(futures, *how)
             end()
             while not all(future.cancelled() for future in futures):
                 time.sleep(0.01)
@@ -590,15 +603,16 @@ def test_a_scheduler_that_is_gone_is_reported_as_lost(when, tmp_path, monkeypatc
             if when == "before workers are checked":
                 end()
             elif when == "before a block is sent":
-                submit = workers._submit
-                monkeypatch.setattr(workers, "_submit", lambda *args: end() or submit(*args))
+                ask = workers._client.nthreads
+                monkeypatch.setattr(workers._client, "nthreads", lambda: end() or ask())
             else:
                 monkeypatch.setattr(distributed, "wait", wait_and_end)
             list(workers.map_unordered(identity, range(3), []))
 
 
-def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for():
-    with connected("local", 1) as workers:
+def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for(monkeypatch):
+    monkeypatch.setattr(environment, "_threads", 1)
+    with connected("local") as workers:
         found = list(workers._client.scheduler_info()["workers"].items())
     assert [facts["nthreads"] for _, facts in found] == [1]
     # Nobody else can reach them, and mapped files that fill the memory are no reason to stop.

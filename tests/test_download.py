@@ -439,9 +439,8 @@ def test_nothing_is_left_of_a_file_that_filled_the_disk(tmp_path, full_disk):
 
 def test_what_a_killed_run_left_while_unpacking_is_removed(tmp_path, monkeypatch):
     (tmp_path / "in.tar.gz").write_bytes(CONTENT)
-    left = tmp_path / "out" / ".unpacking" / "box" / "noise.bin"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".unpacking").write_bytes(b"half")
     download.unpack(tmp_path / "in.tar.gz", {"box/noise.bin": len(NOISE)}, tmp_path / "out")
 
     assert names(tmp_path / "out") == {"box/noise.bin"}

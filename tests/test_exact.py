@@ -4,8 +4,8 @@ import faiss
 import numpy as np
 import pytest
 
-from drift.exact import ExactSearch, drop_self, near_ties, neighbor_distances
-from drift.published.notebook import expanded_neighbors
+from drift.exact import ExactSearch, expanded_neighbors, near_ties, neighbor_distances
+from drift.protocols import Protocol
 
 # At least as much as a float32 sum of d squares and its root can be off, for the d used here.
 FLOAT32_ERROR = 64 * 2.0**-24
@@ -31,35 +31,35 @@ def all_distances(embeddings, queries):
     return np.stack([np.sqrt(((x - x[query]) ** 2).sum(axis=1)) for query in queries])
 
 
-def brute_force(embeddings, queries, k, include_self=False):
+def brute_force(embeddings, queries, k, from_outside=False):
     distances = all_distances(embeddings, queries).astype(np.float32)
     lists = []
     for query, row in zip(queries, distances, strict=True):
         ids = sorted(range(len(row)), key=lambda i, row=row: (row[i], i))
-        lists.append([i for i in ids if include_self or i != query][:k])
+        lists.append([i for i in ids if from_outside or i != query][:k])
     ids = np.array(lists)
     return ids, np.take_along_axis(distances, ids, axis=1)
 
 
-def assert_is_brute_force(embeddings, k, queries=None, include_self=False):
+def assert_is_brute_force(embeddings, k, queries=None, from_outside=False):
     """Same ids and the same float32 distances; for vectors whose distances float32 holds."""
     queries = np.arange(len(embeddings)) if queries is None else queries
-    got = ExactSearch(embeddings).neighbors(queries, k, include_self)
-    ids, distances = brute_force(embeddings, queries, k, include_self)
+    got = ExactSearch(embeddings).neighbors(queries, k, embeddings if from_outside else None)
+    ids, distances = brute_force(embeddings, queries, k, from_outside)
     np.testing.assert_array_equal(got.indices, ids)
     np.testing.assert_array_equal(got.distances, distances)
     assert got.indices.dtype == np.int32 and got.distances.dtype == np.float32
     return got
 
 
-def assert_is_nearest(embeddings, k, include_self=False):
+def assert_is_nearest(embeddings, k, from_outside=False):
     """The k nearest up to the rounding of a float32 distance; for any vectors."""
     queries = np.arange(len(embeddings))
-    got = ExactSearch(embeddings).neighbors(queries, k, include_self)
+    got = ExactSearch(embeddings).neighbors(queries, k, embeddings if from_outside else None)
     true = all_distances(embeddings, queries)
     of_returned = np.take_along_axis(true, got.indices.astype(np.int64), axis=1)
     np.testing.assert_allclose(got.distances, of_returned, rtol=FLOAT32_ERROR)
-    if not include_self:
+    if not from_outside:
         true[queries, queries] = np.inf
         assert not (got.indices == queries[:, None]).any()
     np.testing.assert_allclose(of_returned, np.sort(true, axis=1)[:, :k], rtol=FLOAT32_ERROR)
@@ -97,12 +97,12 @@ def test_many_duplicates():
 def test_more_duplicates_than_the_search_proposes():
     x = coarse_normal(3, 8)[np.random.default_rng(1).integers(3, size=400)]
     assert_is_brute_force(x, k=10)
-    assert_is_brute_force(x, k=10, include_self=True)
+    assert_is_brute_force(x, k=10, from_outside=True)
 
 
 def test_all_rows_equal():
     assert_is_brute_force(np.ones((200, 5), np.float32), k=7)
-    assert_is_brute_force(np.ones((200, 5), np.float32), k=7, include_self=True)
+    assert_is_brute_force(np.ones((200, 5), np.float32), k=7, from_outside=True)
 
 
 def test_simplex_where_all_distances_are_equal():
@@ -114,7 +114,7 @@ def test_integer_grid_full_of_ties():
     axis = np.arange(7)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3).astype(np.float32)
     assert_is_brute_force(grid, k=20)
-    assert_is_brute_force(grid, k=20, include_self=True)
+    assert_is_brute_force(grid, k=20, from_outside=True)
 
 
 @pytest.mark.parametrize("dimension", [3, 64, 2048])
@@ -127,7 +127,7 @@ def test_near_ties_are_ordered_as_in_double(dimension):
     radii = 1 + 2.0**-23 * rng.uniform(0, 4000, size=(2000, 1))
     x = np.concatenate([np.zeros((1, dimension)), radii * directions]).astype(np.float32)
     got = ExactSearch(x).neighbors(np.array([0]), 1000)
-    ids, distances = brute_force(x, np.array([0]), 1000, include_self=False)
+    ids, distances = brute_force(x, np.array([0]), 1000, from_outside=False)
     np.testing.assert_array_equal(got.indices, ids)
     np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
 
@@ -222,19 +222,19 @@ def test_one_dimension():
 def test_k_of_all_other_rows():
     got = assert_is_brute_force(coarse_normal(100, 6), k=99)
     assert (np.sort(got.indices, axis=1) == [sorted({*range(100)} - {q}) for q in range(100)]).all()
-    assert_is_brute_force(coarse_normal(100, 6), k=100, include_self=True)
+    assert_is_brute_force(coarse_normal(100, 6), k=100, from_outside=True)
 
 
 def test_k_of_all_other_rows_with_more_rows_than_proposed():
     assert_is_brute_force(coarse_normal(200, 6), k=199)
 
 
-def test_include_self_puts_the_query_first():
-    got = assert_is_brute_force(coarse_normal(200, 8), k=10, include_self=True)
+def test_a_copy_from_outside_has_the_row_first():
+    got = assert_is_brute_force(coarse_normal(200, 8), k=10, from_outside=True)
     np.testing.assert_array_equal(got.indices[:, 0], np.arange(200))
     assert (got.distances[:, 0] == 0).all()
     assert_is_nearest(
-        np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32), k=10, include_self=True
+        np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32), k=10, from_outside=True
     )
 
 
@@ -266,11 +266,14 @@ def test_recomputed_counts_the_uncertain_queries():
 
 def test_too_large_k_is_refused():
     x = coarse_normal(30, 4)
-    for search in (ExactSearch(x).neighbors, lambda *rest: expanded_neighbors(x, *rest)):
-        with pytest.raises(ValueError, match="29"):
-            search(np.arange(30), 30)
-        with pytest.raises(ValueError, match="30"):
-            search(np.arange(30), 31, True)
+    rows, search = np.arange(30), ExactSearch(x)
+    with pytest.raises(ValueError, match="29"):
+        search.neighbors(rows, 30)
+    with pytest.raises(ValueError, match="30"):
+        search.neighbors(rows, 31, x)
+    for protocol, most in (("study", 29), ("paper", 29), ("notebook", 30)):
+        with pytest.raises(ValueError, match=f"at most {most} "):
+            expanded_neighbors(x, rows, most + 1, Protocol(protocol))
 
 
 def test_values_that_are_not_finite_are_refused_by_row():
@@ -292,7 +295,7 @@ def test_neighbor_distances():
     x = np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
     queries = np.array([5, 0, 49])
     ids = np.array([[5, 0, 12, -1], [-1, -1, -1, -1], [3, 49, 3, 48]])
-    got = neighbor_distances(x, queries, ids)
+    got = neighbor_distances(x[queries], x, ids)
     true = np.take_along_axis(all_distances(x, queries), np.maximum(ids, 0), axis=1)
     np.testing.assert_allclose(got, np.where(ids < 0, np.inf, true), rtol=FLOAT32_ERROR)
     assert got.dtype == np.float32
@@ -301,18 +304,29 @@ def test_neighbor_distances():
 
 def test_neighbor_distances_do_not_depend_on_the_list_around_them():
     x = np.random.default_rng(0).normal(size=(50, 13)).astype(np.float32)
-    everything = neighbor_distances(x, np.arange(50), np.tile(np.arange(50), (50, 1)))
+    everything = neighbor_distances(x[:50], x, np.tile(np.arange(50), (50, 1)))
     for column in range(50):
-        single = neighbor_distances(x, np.arange(50), np.full((50, 1), column, np.int32))
+        single = neighbor_distances(x[:50], x, np.full((50, 1), column, np.int32))
         np.testing.assert_array_equal(single[:, 0], everything[:, column])
 
 
-def test_drop_self_present_and_absent():
+def test_what_each_protocol_leaves():
     ids = np.array([[4, 7, 1], [7, 9, 2], [2, 5, 6], [1, -1, -1], [8, 3, 4]])
     distances = np.array([[0, 1, 2], [1, 2, 3], [1, 1, 4], [1, np.inf, np.inf], [0, 0, 5]])
-    got_ids, got_distances = drop_self(ids, distances, np.array([4, 9, 3, 0, 4]))
+    queries = np.array([4, 9, 3, 0, 4])
+    got_ids, got_distances = Protocol.STUDY.leave_k(ids, distances, queries)
     np.testing.assert_array_equal(got_ids, [[7, 1], [7, 2], [2, 5], [1, -1], [8, 3]])
     np.testing.assert_array_equal(got_distances, [[1, 2], [1, 3], [1, 1], [1, np.inf], [0, 0]])
+    # The paper drops the first, whether it is the query or not; the notebook nothing.
+    got_ids, got_distances = Protocol.PAPER.leave_k(ids, distances, queries)
+    np.testing.assert_array_equal(got_ids, ids[:, 1:])
+    np.testing.assert_array_equal(got_distances, distances[:, 1:])
+    got_ids, got_distances = Protocol.NOTEBOOK.leave_k(ids, distances, queries)
+    np.testing.assert_array_equal(got_ids, ids)
+    np.testing.assert_array_equal(got_distances, distances)
+    lengths = {one: (one.list_length(10), one.policy_length(10)) for one in Protocol}
+    expected = {"study": (11, 11), "notebook": (10, 10), "paper": (11, 10), "outside": (10, 10)}
+    assert lengths == expected
 
 
 def test_expanded_neighbors_are_those_of_the_flat_index():
@@ -322,20 +336,31 @@ def test_expanded_neighbors_are_those_of_the_flat_index():
     queries = np.arange(1, 300, 2)
     squared, ids = index.search(x[queries], 11)
 
-    got_ids, got_distances = expanded_neighbors(x, queries, 11, include_self=True)
+    got_ids, got_distances = expanded_neighbors(x, queries, 11, Protocol.NOTEBOOK)
     np.testing.assert_array_equal(got_ids, ids)
     np.testing.assert_array_equal(got_distances, np.sqrt(squared))
     assert got_ids.dtype == np.int32 and got_distances.dtype == np.float32
 
     # These vectors are far enough apart for each query to come first in its own list.
-    got_ids, got_distances = expanded_neighbors(x, queries, 10)
-    np.testing.assert_array_equal(got_ids, ids[:, 1:])
-    np.testing.assert_array_equal(got_distances, np.sqrt(squared[:, 1:]))
+    for protocol in (Protocol.STUDY, Protocol.PAPER):
+        got_ids, got_distances = expanded_neighbors(x, queries, 10, protocol)
+        np.testing.assert_array_equal(got_ids, ids[:, 1:])
+        np.testing.assert_array_equal(got_distances, np.sqrt(squared[:, 1:]))
 
 
 def test_expanded_self_distances_are_noise_and_direct_ones_are_zero():
     x = np.random.default_rng(0).normal(size=(300, 500)).astype(np.float32)
-    _, expanded = expanded_neighbors(x, np.arange(300), 5, include_self=True)
-    exact = ExactSearch(x).neighbors(np.arange(300), 5, include_self=True).distances
+    _, expanded = expanded_neighbors(x, np.arange(300), 5, Protocol.NOTEBOOK)
+    exact = ExactSearch(x).neighbors(np.arange(300), 5, x).distances
     assert (expanded[:, 0] != 0).any()
     assert (exact[:, 0] == 0).all()
+
+
+def test_queries_from_outside_are_searched_among_all_rows():
+    x = coarse_normal(400, 6)
+    points = np.random.default_rng(5).normal(size=(30, 6)).astype(np.float32)
+    got = ExactSearch(x).neighbors(np.arange(30), 20, points)
+    apart = np.linalg.norm(points[:, None].astype(np.float64) - x, axis=2).astype(np.float32)
+    expected = np.lexsort((np.broadcast_to(np.arange(400), apart.shape), apart))[:, :20]
+    np.testing.assert_array_equal(got.indices, expected)
+    np.testing.assert_allclose(got.distances, np.take_along_axis(apart, expected, 1), rtol=1e-6)

@@ -11,8 +11,9 @@ from drift.indexes import build_index, hnswlib_hnsw, load_index
 from drift.indexes import search as index_search
 from drift.indexes.config import BACKENDS, GraphConfig, SearchConfig
 from drift.indexes.faiss_hnsw import FaissHnsw
-from drift.indexes.search import approximate_neighbors, group_shared_searches, list_length
+from drift.indexes.search import approximate_neighbors, group_shared_searches
 from drift.metrics import found, neighborhood_overlap
+from drift.protocols import Protocol
 from drift.vectors import row_blocks
 
 both_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -39,15 +40,15 @@ def build(backend, x, M=16, ef_construction=100, seed=0):
     return build_index(GraphConfig(backend, M, ef_construction, seed), x)
 
 
-def search(index, x, queries, k, ef_search, include_self=False):
-    """Lists of one length; `ef_search` a number, or "k" for as many as are asked for."""
-    ef = list_length(k, include_self) if ef_search == "k" else ef_search
-    lists, _ = approximate_neighbors(index, x, queries, [k], ef, include_self)
+def search(index, x, queries, k, ef_search, protocol=Protocol.STUDY):
+    """Lists of one length; `ef_search` a number, or "k" for as many as that means."""
+    ef = protocol.policy_length(k) if ef_search == "k" else ef_search
+    lists, _ = approximate_neighbors(index, x[queries], [k], ef, protocol, queries)
     return lists[k]
 
 
-def search_all(index, x, k, ef_search, include_self=False):
-    return search(index, x, np.arange(len(x)), k, ef_search, include_self)
+def search_all(index, x, k, ef_search, protocol=Protocol.STUDY):
+    return search(index, x, np.arange(len(x)), k, ef_search, protocol)
 
 
 def assert_well_formed(x, queries, lists, k):
@@ -55,7 +56,7 @@ def assert_well_formed(x, queries, lists, k):
     ids, distances = lists.indices, lists.distances
     assert ids.shape == distances.shape == (len(queries), k)
     assert ids.dtype == np.int32 and distances.dtype == np.float32
-    np.testing.assert_allclose(distances, neighbor_distances(x, queries, ids), rtol=1e-6)
+    np.testing.assert_allclose(distances, neighbor_distances(x[queries], x, ids), rtol=1e-6)
     for row_ids, row in zip(ids, distances, strict=True):
         m = (row_ids >= 0).sum()
         assert (row_ids[m:] == -1).all() and np.isinf(row[m:]).all()
@@ -92,8 +93,8 @@ def test_candidate_list_of_all_rows_is_exact(backend):
 def test_policy_k_keeps_as_many_candidates_as_are_asked_for(backend):
     x = clustered(1000)
     index = build(backend, x, M=4, ef_construction=20)
-    for include_self, asked in ((False, 101), (True, 100)):
-        policy, number = (search_all(index, x, 100, ef, include_self) for ef in ("k", asked))
+    for protocol, asked in (("study", 101), ("notebook", 100), ("paper", 100)):
+        policy, number = (search_all(index, x, 100, ef, Protocol(protocol)) for ef in ("k", asked))
         np.testing.assert_array_equal(policy.indices, number.indices)
 
 
@@ -107,9 +108,9 @@ def test_policy_k_asks_for_the_query_too():
 
     x, asked = normal(30, 3), []
     for ef_search in ("k", 5):
-        for include_self in (False, True):
-            search_all(Recorder(), x, 10, ef_search, include_self)
-    assert list(dict.fromkeys(asked)) == [(11, 11), (10, 10), (11, 5), (10, 5)]
+        for protocol in Protocol:
+            search_all(Recorder(), x, 10, ef_search, protocol)
+    assert list(dict.fromkeys(asked)) == [(11, 11), (10, 10), (11, 10), (11, 5), (10, 5)]
 
 
 @both_backends
@@ -259,17 +260,16 @@ def test_one_neighbor(backend):
     np.testing.assert_array_equal(
         lists.indices, ExactSearch(x).neighbors(np.arange(300), 1).indices
     )
-    own = search_all(build(backend, x), x, 1, 300, include_self=True)
+    own = search_all(build(backend, x), x, 1, 300, Protocol.NOTEBOOK)
     np.testing.assert_array_equal(own.indices[:, 0], np.arange(300))
 
 
 @both_backends
 def test_duplicates(backend):
     x = np.repeat(normal(40, 4), 10, axis=0)
-    for include_self in (False, True):
-        lists = search_all(build(backend, x, 8, 400), x, 15, 400, include_self)
+    for protocol, copies in ((Protocol.STUDY, 9), (Protocol.NOTEBOOK, 10)):
+        lists = search_all(build(backend, x, 8, 400), x, 15, 400, protocol)
         assert_well_formed(x, np.arange(400), lists, 15)
-        copies = 10 if include_self else 9
         assert ((lists.distances == 0).sum(axis=1) == copies).mean() > 0.9
 
 
@@ -290,19 +290,19 @@ def test_query_is_not_its_own_neighbor(backend):
 
 
 @both_backends
-def test_include_self_has_the_query_at_distance_zero(backend):
+def test_the_notebook_has_the_query_at_distance_zero(backend):
     x = normal(500, 8)
-    lists = search_all(build(backend, x), x, 10, 50, include_self=True)
+    lists = search_all(build(backend, x), x, 10, 50, Protocol.NOTEBOOK)
     np.testing.assert_array_equal(lists.indices[:, 0], np.arange(500))
     assert (lists.distances[:, 0] == 0).all()
     assert (lists.distances[:, 1] > 0).all()
 
 
 @both_backends
-def test_include_self_is_the_query_before_its_neighbors(backend):
+def test_the_notebook_has_the_query_before_its_neighbors(backend):
     x = normal(500, 8)
     index = build(backend, x)
-    own = search_all(index, x, 11, "k", include_self=True)
+    own = search_all(index, x, 11, "k", Protocol.NOTEBOOK)
     proper = search_all(index, x, 10, "k")
     np.testing.assert_array_equal(own.indices[:, 1:], proper.indices)
 
@@ -344,26 +344,36 @@ def test_policies_of_ef_search():
     graph = GraphConfig("faiss", 32, 200)
     assert [SearchConfig(graph, ef).ef(11) for ef in ("50", "k", "2k", "10k")] == [50, 11, 22, 110]
     assert SearchConfig(graph, "2k").name == "faiss_M32_efc200_ef2k"
-    assert SearchConfig(graph, "50").effective_ef(101) == {
+    quarter = SearchConfig(graph, "0.25k")
+    assert [quarter.ef(length) for length in (1, 7, 8, 11, 12, 101)] == [2, 2, 2, 2, 3, 25]
+    assert quarter.name == "faiss_M32_efc200_ef0.25k"
+    # 0.29 times 100 is 28.999999999999996 in floating point.
+    assert SearchConfig(graph, "0.29k").ef(100) == 29
+    assert SearchConfig(graph, "50").effective_ef(101, 50) == {
         "list_length": 101,
         "ef_search": 50,
         "candidates": 101,
         "stops_after": 50,
     }
     assert (
-        SearchConfig(GraphConfig("hnswlib", 32, 200), "50").effective_ef(101)["stops_after"] == 101
+        SearchConfig(GraphConfig("hnswlib", 32, 200), "50").effective_ef(101, 50)["stops_after"]
+        == 101
     )
 
 
 @pytest.mark.parametrize(
     ("policy", "expected"),
-    [("k,50", [50, 50, 50, 51, 251]), ("2k,50", [50, 50, 100, 102, 502]), ("3k,1", [3, 75])],
+    [
+        ("k,50", [50, 50, 50, 51, 251]),
+        ("2k,50", [50, 50, 100, 102, 502]),
+        ("3k,1", [3, 75]),
+        ("0.5k,1", [1, 12]),
+    ],
 )
 def test_policies_with_a_least_ef_search(policy, expected):
     config = SearchConfig(GraphConfig("faiss", 32, 200), policy)
     lengths = (1, 25) if len(expected) == 2 else (11, 25, 50, 51, 251)
     assert [config.ef(length) for length in lengths] == expected
-    assert config.follows_k
     assert config.parameters["ef_search"] == policy
 
 
@@ -371,13 +381,17 @@ def test_a_least_ef_search_in_what_the_library_makes_of_it():
     config = SearchConfig(GraphConfig("faiss", 32, 200), "k,50")
     for length, ef in ((11, 50), (101, 101)):
         made = {"list_length": length, "ef_search": ef, "candidates": ef, "stops_after": ef}
-        assert config.effective_ef(length) == made
+        assert config.effective_ef(length, config.ef(length)) == made
 
 
 @pytest.mark.parametrize(
     ("backend", "ef"),
     [
         *(("annoy", "50"), ("faiss", ""), ("faiss", "0"), ("faiss", "0k"), ("hnswlib", "k2")),
+        *(
+            ("faiss", fraction)
+            for fraction in ("0.50k", "0.0k", ".5k", "1.k", "1k", "0.25", "01.5k")
+        ),
         *(("faiss", f"k,{least}") for least in ("", "0", "050", "k", "50,60", " 50")),
         *(("faiss", "50,40"), ("faiss", ",50"), ("faiss", "k;50")),
     ],
@@ -394,20 +408,28 @@ def test_a_run_is_parsed_with_what_belongs_to_its_policy():
         assert config == SearchConfig(GraphConfig(backend, 16, 100, 3), policy)
 
 
+def test_a_run_can_have_an_ef_construction_of_its_own():
+    config = SearchConfig.parse("faiss:0.25k,ef_construction=400", 32, 200, 3)
+    assert config == SearchConfig(GraphConfig("faiss", 32, 400, 3), "0.25k")
+    assert config.name == "faiss_M32_efc400_ef0.25k_seed3"
+
+
 @pytest.mark.parametrize(
-    ("text", "setting"),
+    ("text", "piece"),
     [
-        ("faiss:k,50,threads=4", "threads"),
-        ("faiss:50,iterative_scan=strict_order", "iterative_scan"),
-        ("hnswlib:k,a=1,50", "a"),
-        ("faiss:k,=3", ""),
+        ("faiss:k,50,threads=4", "threads=4"),
+        ("faiss:50,iterative_scan=strict_order", "iterative_scan=strict_order"),
+        ("hnswlib:k,a=1,50", "a=1"),
+        ("faiss:k,=3", "=3"),
+        ("faiss:50,ef_construction=0", "ef_construction=0"),
+        ("faiss:50,ef_construction=", "ef_construction="),
     ],
 )
-def test_settings_that_no_backend_has_are_refused_by_name(text, setting):
+def test_settings_that_no_run_has_are_refused_by_name(text, piece):
     with pytest.raises(InputError) as error:
         SearchConfig.parse(text, 32, 200)
     message = str(error.value)
-    assert text in message and f"no setting {setting!r}" in message and "\n" not in message
+    assert text in message and f"not {piece}" in message and "\n" not in message
 
 
 def test_searches_share_what_one_list_answers():
@@ -416,15 +438,15 @@ def test_searches_share_what_one_list_answers():
         SearchConfig(GraphConfig("faiss", 32, 200), "50"),
         SearchConfig(GraphConfig("faiss", 32, 200), "k"),
     )
-    assert group_shared_searches(ks, fixed, False) == [(10, 20, 49), (50,), (60,)]
-    assert group_shared_searches(ks, fixed, True) == [(10, 20, 49, 50), (60,)]
-    assert group_shared_searches([60, 70], fixed, True) == [(60,), (70,)]
-    assert group_shared_searches(ks, policy, False) == [(k,) for k in ks]
+    assert group_shared_searches(ks, fixed, Protocol.STUDY) == [(10, 20, 49), (50,), (60,)]
+    assert group_shared_searches(ks, fixed, Protocol.NOTEBOOK) == [(10, 20, 49, 50), (60,)]
+    assert group_shared_searches([60, 70], fixed, Protocol.NOTEBOOK) == [(60,), (70,)]
+    assert group_shared_searches(ks, policy, Protocol.STUDY) == [(k,) for k in ks]
     least = SearchConfig(GraphConfig("faiss", 32, 200), "k,50")
-    assert group_shared_searches(ks, least, False) == [(10, 20, 49), (50,), (60,)]
-    assert group_shared_searches(ks, least, True) == [(10, 20, 49, 50), (60,)]
+    assert group_shared_searches(ks, least, Protocol.STUDY) == [(10, 20, 49), (50,), (60,)]
+    assert group_shared_searches(ks, least, Protocol.NOTEBOOK) == [(10, 20, 49, 50), (60,)]
     twice = SearchConfig(GraphConfig("faiss", 32, 200), "2k,50")
-    assert group_shared_searches(ks, twice, False) == [(10, 20), (49,), (50,), (60,)]
+    assert group_shared_searches(ks, twice, Protocol.STUDY) == [(10, 20), (49,), (50,), (60,)]
 
 
 def full_of_ties(n):
@@ -433,21 +455,21 @@ def full_of_ties(n):
 
 
 @both_backends
-@pytest.mark.parametrize("include_self", [False, True])
+@pytest.mark.parametrize("protocol", Protocol)
 @pytest.mark.parametrize("vectors", [clustered, full_of_ties])
 @pytest.mark.parametrize("policy", ["50", "k,50"])
 def test_lists_cut_from_a_longer_one_are_those_of_their_own_search(
-    backend, include_self, vectors, policy, monkeypatch
+    backend, protocol, vectors, policy, monkeypatch
 ):
     monkeypatch.setattr(index_search, "MAX_SEARCHES", 1)
     x, queries = vectors(2000), np.arange(0, 2000, 3)
     index = build(backend, x, M=8, ef_construction=40)
     run = SearchConfig(GraphConfig(backend, 8, 40), policy)
-    ks, *_ = group_shared_searches(range(1, 80), run, include_self)
-    assert max(ks) == (50 if include_self else 49)
-    together, _ = approximate_neighbors(index, x, queries, ks, 50, include_self)
+    ks, *_ = group_shared_searches(range(1, 80), run, protocol)
+    assert protocol.list_length(max(ks)) == 50
+    together, _ = approximate_neighbors(index, x[queries], ks, 50, protocol, queries)
     for k in ks:
-        alone = search(index, x, queries, k, 50, include_self)
+        alone = search(index, x, queries, k, 50, protocol)
         np.testing.assert_array_equal(together[k].indices, alone.indices)
         np.testing.assert_array_equal(together[k].distances, alone.distances)
 
@@ -528,7 +550,7 @@ def test_searches_for_what_ties_left_open_do_not_count(monkeypatch):
     clock = Clock(1.0, 50.0, 50.0)
     monkeypatch.setattr(index_search, "time", clock)
     x = normal(30, 3)
-    _, cost = approximate_neighbors(clock, x, np.arange(4), [5, 10, 20], 50)
+    _, cost = approximate_neighbors(clock, x[:4], [5, 10, 20], 50, Protocol.STUDY, np.arange(4))
     assert clock.searches == [(4, 21, 50), (4, 6, 50), (4, 11, 50)]
     assert cost.seconds == 1
 
@@ -539,14 +561,14 @@ def test_distance_computations_are_those_of_one_search_of_these_points():
     cost = {}
     for name, rows in (("all", queries), ("first", queries[:50]), ("rest", queries[50:])):
         for ks in ([10], [40, 10]):
-            _, cost[name] = approximate_neighbors(index, x, rows, ks, 50)
+            _, cost[name] = approximate_neighbors(index, x[rows], ks, 50, Protocol.STUDY, rows)
     counts = {name: each.distance_computations for name, each in cost.items()}
     assert counts["all"] == counts["first"] + counts["rest"]
     assert 50 < counts["all"] / len(queries) < 1000
     threads = faiss.omp_get_max_threads()
     for n_threads in (1, 4):
         faiss.omp_set_num_threads(n_threads)
-        _, again = approximate_neighbors(index, x, queries, [10], 50)
+        _, again = approximate_neighbors(index, x[queries], [10], 50, Protocol.STUDY, queries)
         assert again.distance_computations == counts["all"]
     faiss.omp_set_num_threads(threads)
 
@@ -554,13 +576,14 @@ def test_distance_computations_are_those_of_one_search_of_these_points():
 def test_who_keeps_all_rows_as_candidates_computes_all_distances():
     x = normal(300, 8)
     index = build("faiss", x)
-    _, cost = approximate_neighbors(index, x, np.arange(100), [10], 300)
+    _, cost = approximate_neighbors(index, x[:100], [10], 300, Protocol.STUDY, np.arange(100))
     # Besides, those on the way down through the upper levels.
     assert 300 <= cost.distance_computations / 100 < 400
 
 
 def test_hnswlib_keeps_no_count_of_distances():
     x = normal(300, 8)
-    _, cost = approximate_neighbors(build("hnswlib", x), x, np.arange(100), [10], 50)
+    index, rows = build("hnswlib", x), np.arange(100)
+    _, cost = approximate_neighbors(index, x[:100], [10], 50, Protocol.STUDY, rows)
     assert cost.distance_computations is None
     assert cost.seconds > 0

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from benchmarks.lid import embedded, mean_over_balls, sphere, torus
 from drift import InputError, metrics
-from drift.exact import ExactSearch
+from drift.exact import ExactSearch, expanded_neighbors
+from drift.protocols import Protocol
 from drift.published import notebook
-from drift.published.notebook import expanded_neighbors
 from drift.vectors import vector_norms
 
 few_examples = settings(deadline=None, max_examples=60)
@@ -498,8 +498,8 @@ def test_an_index_is_not_blamed_for_rounding_on_the_exact_side():
     x = 3 + rng.normal(size=(500, 512))
     x[450:] = x[:50] + 1e-6 * rng.normal(size=(50, 512))
     x, queries, k = x.astype(np.float32), np.arange(500), 10
-    exact = expanded_neighbors(x, queries, k, include_self=True)
-    found = ExactSearch(x).neighbors(queries, k, include_self=True)
+    exact = expanded_neighbors(x, queries, k, Protocol.NOTEBOOK)
+    found = ExactSearch(x).neighbors(queries, k, x)
     ann = {k: (found.indices, found.distances)}
     assert (exact[1][exact[0] == queries[:, None]] > 0).any()
     assert (exact[0] != found.indices).any()
@@ -510,7 +510,7 @@ def test_an_index_is_not_blamed_for_rounding_on_the_exact_side():
     np.testing.assert_allclose(measured["distance_ratio"], 1, atol=1e-4)
     assert (np.abs(measured["lid_difference"]) < 0.01 * measured["lid_exact"]).all()
     # A neighbor that is truly lost is not forgiven.
-    longer = ExactSearch(x).neighbors(queries, 100, include_self=True)
+    longer = ExactSearch(x).neighbors(queries, 100, x)
     ids, lengths = (
         np.delete(side, np.s_[5:95], axis=1) for side in (longer.indices, longer.distances)
     )
@@ -814,6 +814,5 @@ def test_rows_beyond_the_largest_id_are_orphans():
 
 
 def test_tables_of_metrics_name_each_once():
-    tables = metrics.METRICS + notebook.METRICS + metrics.GRAPH_METRICS
-    names = [metric.name for metric in tables]
+    names = [metric.name for metric in metrics.METRICS + notebook.METRICS]
     assert len(set(names)) == len(names)

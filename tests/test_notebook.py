@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drift import metrics
-from drift.exact import ExactSearch
+from drift.exact import ExactSearch, expanded_neighbors
 from drift.pipeline.tasks.measure import ComputeMetrics, NeighborFiles
+from drift.protocols import Protocol
 from drift.published import notebook
 from tests.conftest import GRID
 from tests.test_metrics import INF, NAN, few_examples, neighborhoods
@@ -100,9 +101,9 @@ def with_itself(tmp_path):
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(size=(600, 512)) @ rng.normal(size=(512, 512)) / 8, 0)
     x, queries, grid = x.astype(np.float32), np.arange(600), (10, 40)
-    exact = notebook.expanded_neighbors(x, queries, grid[-1], include_self=True)
+    exact = expanded_neighbors(x, queries, grid[-1], Protocol.NOTEBOOK)
     assert (exact[1][exact[0] == queries[:, None]] > 0).mean() > 0.1, "noise at the self match"
-    found = ExactSearch(x).neighbors(queries, grid[-1], include_self=True)
+    found = ExactSearch(x).neighbors(queries, grid[-1], x)
 
     def save(name, *lists):
         files = NeighborFiles(tmp_path / f"{name}_ids.npy", tmp_path / f"{name}_distances.npy")
@@ -114,7 +115,7 @@ def with_itself(tmp_path):
     np.save(tmp_path / "queries.npy", queries)
     ann = {k: save(f"k{k}", found.indices[:, :k], found.distances[:, :k]) for k in grid}
     paths = tmp_path / "x.npy", tmp_path / "queries.npy", save("exact", *exact), {"run": ann}
-    return found, ComputeMetrics(*paths, notebook=True, expanded=True)
+    return found, ComputeMetrics(*paths, Protocol.NOTEBOOK)
 
 
 def test_lid_and_recall_leave_rounding_of_the_self_match_out(with_itself):
@@ -133,7 +134,7 @@ def test_lid_and_recall_leave_rounding_of_the_self_match_out(with_itself):
 
 
 def test_curves_are_those_of_the_notebooks_loops(results, drive):
-    protocol = ("--include-self", "--no-refine", "--k-max", "40")
+    protocol = ("--protocol", "notebook", "--k-max", "40")
     assert drive("03_exact_knn.py", *protocol, results=results)[0] == 0
     assert drive("04_hnsw_search.py", "--runs", "faiss:50", results=results)[0] == 0
     assert drive("05_metrics.py", results=results)[0] == 0

@@ -17,12 +17,11 @@ from drift.pipeline.results import manifest_hash
 from drift.published import notebook
 from drift.report import page, tables
 from drift.report.figures import Plot
-from drift.report.gallery import DriftedQuery, Gallery, Neighbor
+from drift.report.gallery import DriftedQuery, Gallery
 from drift.report.run_styles import run_styles
 from drift.report.study import Study
 from drift.report.verdict import drifters, extent, verdict
 from tests.conftest import GRID, RUNS, K, N, shell
-from tests.test_pipeline import lists_of_another_system
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -149,7 +148,7 @@ def test_values_in_the_page_are_those_of_the_curves(finished, visit):
     assert head == ["", *LABELS.values()]
     shown = {name: cells for name, *cells in rows}
     for i, run in enumerate(LABELS):
-        for k in GRID:
+        for k in (GRID[0], GRID[-1]):
             overlap = curves.loc[(run, "overlap", k), "mean"]
             assert shown[f"overlap, k = {k}"][i] == tables.format_fraction(overlap)
         worst = curves.loc[(run, "overlap", K), "q05"]
@@ -160,20 +159,6 @@ def test_values_in_the_page_are_those_of_the_curves(finished, visit):
         computed = manifest.get("distance_computations_per_query", {str(K): None})[str(K)]
         expected = "-" if computed is None else f"{computed:,.0f}"
         assert shown[f"distances computed, k = {K}"][i] == expected
-    per_query = pd.read_parquet(finished / "05_per_query.parquet")
-    for run, label in LABELS.items():
-        head, *rows = shown_tables[f"By LID: {label}"]
-        assert len(rows) == 5 * len({GRID[0], GRID[-1]})
-        at_last = per_query[(per_query["run"] == run) & (per_query["k"] == K)]
-        at_last = at_last.sort_values("lid_exact")
-        for row, part in ((rows[5], at_last[:60]), (rows[9], at_last[-60:])):
-            numbers = dict(zip(head[2:], map(float, row[2:]), strict=True))
-            for name in ("overlap", "distance ratio", "lid exact"):
-                expected = part[name.replace(" ", "_")].mean()
-                assert numbers[name] == pytest.approx(expected, rel=6e-4)
-            assert numbers["share below 0.9"] == pytest.approx(
-                (part["overlap"] < 0.9).mean(), abs=1e-3
-            )
 
 
 @needs_browser
@@ -181,7 +166,7 @@ def test_the_page_has_its_parts_in_order(finished, visit):
     opened, _, _ = visit(finished / "06_report.html")
     headings = opened.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent)")
     assert headings == [
-        *("How many neighbors are kept", "Who drifts", "Further figures", "Gallery"),
+        *("How many neighbors are kept", "Further figures", "Gallery"),
         *("Full tables", "What was run"),
     ]
     assert opened.evaluate("document.querySelector('h1').nextElementSibling.className") == "verdict"
@@ -219,8 +204,6 @@ def test_the_page_tells_what_was_run(finished, visit):
         assert words in text
     for run in RUNS:
         assert run in text
-    for name in ("05_curves.parquet", "05_safe_k.parquet", "05_per_query.parquet"):
-        assert name in text
     for name, description in manifest["metrics"].items():
         assert name in text
         assert description in text
@@ -238,6 +221,8 @@ def test_every_figure_has_one_title_an_alternative_text_and_a_caption(finished, 
     )
     assert len(texts) == len(PLOTS)
     assert all(titles == 1 and len(caption) > 15 for titles, caption in texts)
+    captions = dict(zip(PLOTS, texts, strict=True))
+    assert "the fifth with the lowest LID gets" in captions["who_drifts"][1]
 
 
 @needs_browser
@@ -360,9 +345,9 @@ def test_without_images_the_gallery_is_left_out_and_other_times_are_drawn_anew(r
     (results / "01_images.npy").unlink()
     status, out, _ = drive("06_plots.py", results=results)
     assert status == 0
-    assert "left out: images and gallery (01_images.npy is no longer there)" in out
+    assert "left out: images and gallery (01_images.npy is missing, or" in out
     html = (results / "06_report.html").read_text()
-    assert "Left out: images and gallery, because 01_images.npy is no longer there." in html
+    assert "Left out: images and gallery, because 01_images.npy is missing, or" in html
     assert 'class="query"' not in html
     assert not (results / "06_images.png").exists()
     assert "up to date" in drive("06_plots.py", results=results)[1]
@@ -381,7 +366,7 @@ def test_without_images_the_gallery_is_left_out_and_other_times_are_drawn_anew(r
     ("gone", "data"),
     [
         ("02_embeddings.json", ": 300 queries."),
-        ("03_exact.json", ": 300 queries among 300 embeddings of 1,280 dimensions (effic"),
+        ("03_exact.json", ": 300 queries among 300 embeddings of 1,280 dimensions (photos"),
     ],
 )
 def test_what_a_stage_that_is_gone_had_to_tell_is_left_out(gone, data, results, drive):
@@ -400,19 +385,22 @@ def test_runs_that_are_not_those_measured_are_not_drawn(results, drive):
 
 
 @needs_browser
-def test_lists_of_another_system_get_a_page(finished, tmp_path, drive, visit):
-    _, flags = lists_of_another_system(finished, tmp_path)
-    results = tmp_path / "results"
-    for script, *args in (("05_metrics.py", *flags), ("06_plots.py",)):
+def test_lists_of_another_system_get_a_page(results, tmp_path, drive, visit):
+    ids = tmp_path / "ann_ids.npy"
+    np.save(ids, np.load(results / "04_hnsw" / RUNS[0] / "k0040_indices.npy"))
+    for script, *args in (
+        ("04_hnsw_search.py", "--lists", "vespa", ids, "--replace"),
+        ("05_metrics.py",),
+        ("06_plots.py",),
+    ):
         status, out, err = drive(script, *args, results=results)
         assert status == 0, err
-    assert "left out: speed (lists of another system" in out
-    assert "left out: images and gallery (lists of another system" in out
+    assert "left out: speed (these lists came without search times)" in out
     path = results / "06_report.html"
     check_opened(path, *visit(path, 390))
     html = path.read_text()
-    assert f": {N} queries among {N} embeddings of 1,280 dimensions." in html
-    assert f"<dt>ann_ids.npy</dt><dd>{N} x {K}, int" in html
+    assert f": {N} queries among {N} embeddings of 1,280 dimensions (photos, " in html
+    assert ">vespa</th>" in html
     assert str(tmp_path) not in html, "the page tells nobody where its maker works"
 
 
@@ -557,7 +545,8 @@ def test_the_verdict_gives_result_reason_and_advice():
     assert (
         "FAISS efSearch k, at least 50, and hnswlib efSearch 50 keep at least 99 % of the" in text
     )
-    assert "FAISS efSearch 50 keeps that many only up to k = 10, keeps 0.640 at k = 250" in text
+    assert "FAISS efSearch 50 keeps at least 99 % of the neighbors only up to k = 10, " in text
+    assert "keeps 0.640 at k = 250" in text
     assert "14.4 % of the places stay empty" in text
     assert "an LID 58.8 % too low" in text
     text = " ".join(said.reason)
@@ -571,12 +560,12 @@ def test_the_verdict_gives_result_reason_and_advice():
     assert "misstates" not in " ".join(said.sentences)
 
 
-def test_the_verdict_says_where_every_tolerance_is_crossed():
-    text = make_verdict({"theirs": {10: 0.999, 250: 0.93}}, {})
-    assert (
-        "theirs passes a loss of 1 % at k = 66.4 (61.2 to 72.5), 5 % at k = 66.4 (61.2 to 72.5) "
-        "and 10 % nowhere; " in text
-    )
+def test_the_tables_say_where_every_tolerance_is_crossed():
+    study = make_study({"theirs": {10: 0.999, 250: 0.93}})
+    shown = tables.overview(study).set_index("")["theirs"]
+    expected = ["66.4 (61.2 to 72.5)"] * 2 + ["-"]
+    assert [shown[f"{lost} % lost at k"] for lost in (1, 5, 10)] == expected
+    assert list(tables.safe_table(study).iloc[:, -1]) == expected
 
 
 @pytest.mark.parametrize(
@@ -602,9 +591,7 @@ def test_the_advice_is_right_at_small_k_where_that_was_measured():
         "let efSearch grow with k, but not fall below 50: on the same graph FAISS efSearch k"
         in text
     )
-    assert (
-        "keeps 0.998 at k = 250, but 0.994 at k = 10, where FAISS efSearch 50 keeps > 0.999" in text
-    )
+    assert "keeps 0.998 at k = 250, but 0.994 at k = 10, less than FAISS efSearch 50." in text
     text = make_verdict({"faiss_50": FALLS, "faiss_k": FLOOR}, runs)
     assert "let efSearch grow with k: " in text
     assert "fall below" not in text
@@ -627,8 +614,7 @@ def test_only_what_differs_beyond_its_interval_is_called_different():
     close = {"a": STAYS, "b": {10: 0.999, 250: 0.9979}, "c": {10: 0.999, 250: 0.9}}
     text = make_verdict(close, {}, different=("a", "c"))
     assert "At k = 250 there is no difference beyond the intervals between a and b." in text
-    assert "keeps most" not in text
-    assert "a keeps most at k = 250." in make_verdict(close, {})
+    assert "no difference" not in make_verdict(close, {})
     grown = {"faiss_50": FALLS, "faiss_k": GROWS}
     text = make_verdict(grown, efs, different=("other", "pair"))
     assert "fall below" not in text, "a difference smaller than its interval is none"
@@ -642,11 +628,7 @@ def test_an_error_of_the_lid_within_its_interval_is_none():
 
 def test_ties_are_no_losses():
     text = make_verdict({"copies": {10: 0.433, 250: 0.9}}, {}, recall={"copies": 1.0})
-    assert (
-        "Rows tie, and ties are no losses: what copies returns is an overlap of 0.900, but a"
-        in text
-    )
-    assert "recall of 1.000 at k = 250" in text
+    assert "Rows tie, and ties are no losses: what follows speaks of recall." in text
     assert "copies keeps at least 99 % of the neighbors on average at every k" in text
     assert "less than 99 %" not in text
     study = make_study({"copies": {10: 0.433, 250: 0.9}}, recall={"copies": 1.0})
@@ -716,7 +698,7 @@ def test_the_verdict_is_short_and_careful():
     assert "theirs keeps less than 99 % of the neighbors from the first k on" in text
     many = {f"system {i}": {10: 0.999, 250: 0.9 - i / 100} for i in range(9)}
     text = " ".join(verdict(make_study(many)).found)
-    assert "9 searches keep less: system 8 keeps" in text.replace("at least ", "at least ")
+    assert "9 searches keep less: system 8 keeps" in text
     assert "system 8" in text
     assert "system 5" not in text
     assert len(text) < 600
@@ -752,9 +734,9 @@ def test_what_is_not_html_is_escaped():
         facts=made.facts | manifest | {"parameters": made.facts["parameters"]},
         manifests={HOSTILE: manifest, "05_metrics": manifest},
     )
-    neighbor = Neighbor(0, 1, 0.5, True)
+    neighbors = pd.DataFrame({"row": [0], "rank": 1, "distance": 0.5, "lost": True})
     images = np.zeros((1, 8, 8, 3), np.uint8), pd.DataFrame({"source": [HOSTILE], "label": [3]})
-    query = DriftedQuery(0, 10, 1, 0, [neighbor], [neighbor])
+    query = DriftedQuery(0, 1, 0, neighbors, neighbors)
     html = page.render(
         study,
         [Plot("overlap", HOSTILE, b""), Plot("found", HOSTILE, b"")],
@@ -779,11 +761,10 @@ def test_images_have_the_names_of_their_files_and_their_labels():
         ([10, 20, 30], [10, 20, 30]),
         ([7], [7]),
         (range(1, 10), [1, 2, 4, 5, 7, 9]),
-        (range(20, 301, 20), [20, 100, 200, 300]),
     ],
 )
 def test_tables_show_the_ends_of_the_grid(grid, chosen):
-    assert tables.chosen_ks(grid) == chosen
+    assert tables.evenly(grid, 6) == chosen
 
 
 def test_complete_lists_are_the_share_of_queries_that_got_k_neighbors():

@@ -20,7 +20,7 @@ from drift import metrics, vectors
 from drift.pipeline import blocks
 from drift.pipeline.results import Results
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks import measure, search
+from drift.pipeline.tasks import exact, measure, search
 from drift.published import notebook
 from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, arguments
 
@@ -67,7 +67,7 @@ def test_tables_have_the_columns_of_the_contract(finished):
     curves = pd.read_parquet(finished / "05_curves.parquet")
     numbers = ["mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n"]
     assert list(curves) == ["run", "k", "metric", *numbers]
-    graph = [metric.name for metric in metrics.GRAPH_METRICS]
+    graph = ["hubness_exact", "hubness_ann", "orphans_exact", "orphans_ann"]
     assert set(curves["metric"]) == {*names, *graph}
     assert len(curves) == len(RUNS) * len(GRID) * len(names + graph)
 
@@ -255,7 +255,7 @@ def test_a_long_stage_says_how_long_after_its_first_block(
     def three_blocks(n, *_):
         return vectors.row_blocks(n, 1, n // 3)
 
-    monkeypatch.setattr(search, "row_blocks", three_blocks)
+    monkeypatch.setattr(exact, "row_blocks", three_blocks)
     monkeypatch.setattr(measure, "row_blocks", three_blocks)
     clock = itertools.count(0, 100)  # a block takes 100 s
     monkeypatch.setattr(blocks, "time", SimpleNamespace(perf_counter=clock.__next__))
@@ -482,7 +482,7 @@ def test_a_graph_is_not_left_behind_by_one_killed_after_its_last_search(
 
 
 def test_the_notebooks_protocol_adds_its_own_quantities(results, drive):
-    protocol = ("--include-self", "--no-refine", "--k-max", "40")
+    protocol = ("--protocol", "notebook", "--k-max", "40")
     for script, *args in [("03_exact_knn.py", *protocol), *PIPELINE[3:]]:
         assert drive(script, *args, results=results)[0] == 0
     ann = np.load(results / "04_hnsw" / RUNS[0] / "k0010_indices.npy")
@@ -518,105 +518,6 @@ def test_embedding_with_resnet50_from_a_state_dict(random_weights, tmp_path, dri
     assert np.isfinite(embeddings).all()
 
 
-def lists_of_another_system(finished, folder):
-    """Files as somebody with another index would bring them."""
-    run = finished / "04_hnsw" / RUNS[0]
-    files = {
-        "ids": np.load(finished / "03_exact_indices.npy").astype(np.int64),
-        "distances": np.load(finished / "03_exact_distances.npy").astype(np.float64),
-        "ann_ids": np.load(run / "k0040_indices.npy").astype(np.int64),
-        "ann_distances": np.load(run / "k0040_distances.npy"),
-        "x": np.load(finished / "02_embeddings.npy").astype(np.float64),
-    }
-    for name, array in files.items():
-        np.save(folder / f"{name}.npy", array)
-    paths = {name: folder / f"{name}.npy" for name in files}
-    flags = ["--exact-lists", paths["ids"], paths["distances"]]
-    flags += ["--ann-lists", paths["ann_ids"], paths["ann_distances"]]
-    return files, [*flags, "--embeddings", paths["x"]]
-
-
-def test_lists_of_another_system_get_the_same_tables(finished, tmp_path, drive):
-    _, flags = lists_of_another_system(finished, tmp_path)
-    results = tmp_path / "results"
-    assert drive("05_metrics.py", *flags, results=results)[0] == 0
-    assert "up to date" in drive("05_metrics.py", *flags, results=results)[1]
-    status, _, err = drive("06_plots.py", results=results)
-    assert status == 0, err
-    ours = pd.read_parquet(finished / "05_per_query.parquet").query(
-        f"run == '{RUNS[0]}' and k == 40"
-    )
-    theirs = pd.read_parquet(results / "05_per_query.parquet").query("k == 40")
-    for metric in metrics.METRICS:
-        np.testing.assert_allclose(theirs[metric.name], ours[metric.name], rtol=1e-5, atol=1e-6)
-    assert set(pd.read_parquet(results / "05_curves.parquet")["k"]) == set(GRID)
-
-
-def test_lists_that_were_replaced_are_not_drawn(finished, tmp_path, drive):
-    files, flags = lists_of_another_system(finished, tmp_path)
-    results = tmp_path / "results"
-    assert drive("05_metrics.py", *flags, results=results)[0] == 0
-    np.save(tmp_path / "ann_ids.npy", files["ann_ids"][:, ::-1])
-    status, _, err = drive("06_plots.py", results=results)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "ann_ids.npy" in err and "run 05_metrics.py again" in err
-    (tmp_path / "ann_ids.npy").unlink()  # what was measured is as good as it was
-    assert drive("06_plots.py", results=results)[0] == 0
-
-
-@pytest.mark.parametrize(("ids", "lengths"), [("u4", "<f8"), ("u8", ">f4"), (">i8", ">f8")])
-def test_lists_of_another_system_in_other_types(ids, lengths, finished, tmp_path, drive):
-    files, flags = lists_of_another_system(finished, tmp_path)
-    assert drive("05_metrics.py", *flags, results=tmp_path / "plain")[0] == 0
-    for name, array in files.items():
-        # A missing neighbor has no id among the unsigned ones; here none is missing.
-        np.save(tmp_path / f"{name}.npy", array.astype(ids if "ids" in name else lengths))
-    status, _, err = drive("05_metrics.py", *flags, results=tmp_path / "other")
-    assert status == 0, err
-    plain, other = (
-        pd.read_parquet(tmp_path / folder / "05_per_query.parquet") for folder in ("plain", "other")
-    )
-    pd.testing.assert_frame_equal(plain, other, rtol=1e-6)
-
-
-def change(array, where, value):
-    array[where] = value
-    return array
-
-
-FAULTS = [
-    ("ids", lambda a: a[:, :-1], "shape"),
-    ("ids", lambda a: a.astype(float), "whole numbers"),
-    ("ids", lambda a: change(a, (7, 3), N), "row 7 has an id that is no row"),
-    ("ids", lambda a: change(a, (7, -1), -1), "row 7 has a missing neighbor"),
-    ("ids", lambda a: change(a, (7, 3), a[7, 2]), "row 7 has an id twice"),
-    ("ann_ids", lambda a: change(a, (7, 3), -1), "row 7 has a missing neighbor before"),
-    ("ann_ids", lambda a: change(a, (7, -1), -1), "row 7 has an id -1 that is not at distance"),
-    ("ann_ids", lambda a: a[:-1], "shape"),
-    ("distances", lambda a: a[:, ::-1], "row 0 has distances that do not ascend"),
-    ("distances", lambda a: change(a, (7, 3), np.nan), "row 7 has a distance that is not a number"),
-    ("distances", lambda a: change(a, (7, 0), -1), "row 7 has a distance that is not a number or"),
-    ("distances", lambda a: a**2, "Euclidean, not squared"),
-    ("ann_distances", lambda a: a**2, "Euclidean, not squared"),
-    ("x", lambda a: 3 * a, "contradict the embeddings"),
-    ("x", lambda a: a[0], "shape (N, d)"),
-    ("x", lambda a: a * 1e30, "rescale"),
-    ("x", lambda a: a * 1e-30, "rescale"),
-    ("x", lambda a: change(a, (17, 0), np.inf), "row 17 of"),
-    ("x", lambda a: a.astype(object), "not a whole .npy file"),
-]
-
-
-@pytest.mark.parametrize(("name", "spoil", "message"), FAULTS)
-def test_faults_of_lists_from_elsewhere_are_named(name, spoil, message, finished, tmp_path, drive):
-    files, flags = lists_of_another_system(finished, tmp_path)
-    np.save(tmp_path / f"{name}.npy", spoil(files[name]), allow_pickle=True)
-    status, _, err = drive("05_metrics.py", *flags, results=tmp_path / "results")
-    assert (status, err.count("\n")) == (2, 1)
-    assert message in err
-    assert not (tmp_path / "results").exists()
-
-
 BAD_INPUT = [
     ("01_download_stl10.py", ["--dataset", "cifar"], "cifar"),
     ("01_download_stl10.py", ["--n-images", "0"], "--n-images"),
@@ -641,7 +542,10 @@ BAD_INPUT = [
     ("04_hnsw_search.py", ["--ef-search", "100"], "write --runs faiss:100"),
     ("04_hnsw_search.py", ["--ef=100"], "write --runs faiss:100"),
     ("05_metrics.py", ["--seed", "x"], "--seed"),
-    ("05_metrics.py", ["--embeddings", "x.npy"], "go together"),
+    ("04_hnsw_search.py", ["--lists", "mine"], "takes NAME IDS"),
+    ("04_hnsw_search.py", ["--lists", "mine", "none.npy"], "none.npy"),
+    ("04_hnsw_search.py", ["--seconds", "0"], "--seconds"),
+    ("02_embed_resnet50.py", ["--metric", "ip"], "by inner product"),
     ("06_plots.py", ["--dpi", "lots"], "lots"),
     ("06_plots.py", ["--unknown"], "--unknown"),
 ]

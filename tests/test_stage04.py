@@ -9,9 +9,11 @@ import pytest
 
 from drift.indexes import search as index_search
 from drift.indexes.config import SearchConfig
+from drift.pipeline import runs
 from drift.pipeline.stage import Stage
 from drift.pipeline.tasks import search
 from drift.pipeline.tasks.search import SearchIndex
+from drift.protocols import Protocol
 from tests.conftest import run
 
 SCRIPT = "04_hnsw_search.py"
@@ -261,7 +263,7 @@ def test_no_search_that_is_timed_is_the_first(exact, monkeypatch):
     monkeypatch.setattr(search, "WARM_UP_QUERIES", 100)
     paths = (exact / "02_embeddings.npy", exact / "03_queries.npy", exact / "none")
     config = SearchConfig.parse("faiss:k", 32, 200)
-    task = SearchIndex(*paths, config, (10, 20), False)
+    task = SearchIndex(*paths, config, (10, 20), Protocol.STUDY)
     # A copy is what a worker of a cluster gets.
     for each in (task, pickle.loads(pickle.dumps(task))):
         costs = {block: each(block)[1] for block in each.blocks()}
@@ -271,3 +273,20 @@ def test_no_search_that_is_timed_is_the_first(exact, monkeypatch):
     facts = task.facts({block: cost._asdict() for block, cost in costs.items()})
     assert facts["queries_per_second"] == {10: N, 20: N}
     assert facts["search_seconds_in_all"] == 2
+
+
+def test_after_the_first_run_it_says_how_long_the_others_take(capsys):
+    runs.announce_rest(100, [10, 20, 30])
+    assert capsys.readouterr().out == "the other runs: about 9 minutes more\n"
+    runs.announce_rest(10, [10, 20, 30])
+    assert capsys.readouterr().out == ""
+    config = SearchConfig.parse("faiss:2k", 32, 200)
+    assert config.effort([10, 100]) == 3 * 110
+
+
+@pytest.mark.parametrize(
+    ("run", "m", "warned"), [("faiss:50", 32, 64), ("faiss:50", 8, None), ("hnswlib:50", 32, None)]
+)
+def test_graphs_that_faiss_does_not_prune_are_warned_of(run, m, warned, capsys):
+    runs.warn_of_dense_graphs([SearchConfig.parse(run, m, 40).graph])
+    assert (f"2 M = {warned} on" in capsys.readouterr().err) == (warned is not None)

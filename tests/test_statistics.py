@@ -21,7 +21,6 @@ from drift.intervals import (
 )
 from drift.statistics import (
     compare_families,
-    compare_runs,
     crossing_interval,
     first_crossings,
     largest_safe_k,
@@ -87,6 +86,10 @@ def normal_groups(n_series, n_groups, size, seed):
     effects = rng.normal(size=(n_series, n_groups, 1))
     values = effects + rng.normal(size=(n_series, n_groups, size))
     return values.reshape(n_series, -1), np.repeat(np.arange(n_groups), size)
+
+
+def compare_pair(ks, first, second, seed, groups=None):
+    return compare_families(ks, {0: first}, {0: second}, seed, groups)
 
 
 def binomial_bounds(trials, lowest=0.95, highest=0.95):
@@ -397,7 +400,7 @@ def test_infinite_value_reaches_the_mean_and_leaves_no_interval(n_queries):
         warnings.simplefilter("error")
         curves, _ = summarize_run(GRID[:2], run, 0)
         summarize_graphs({"family": (GRID[:2], [run, run])})
-        compare_runs(GRID[:2], run["lid_paper_ann"], run["lid_paper_ann"], 0)
+        compare_pair(GRID[:2], run["lid_paper_ann"], run["lid_paper_ann"], 0)
     first, second = curves[curves["metric"] == "lid_paper_ann"].itertuples()
     assert (first.mean, first.ci_low, first.ci_high) == (5, 5, 5)
     assert second.mean == np.inf and np.isnan([second.ci_low, second.ci_high]).all()
@@ -683,8 +686,7 @@ def test_compared_runs_are_paired():
     # A difference far smaller than the queries' own, and none.
     other = queries - np.array([[0.002], [0.0]]) - rng.normal(0, 0.01, size=(2, 400))
     other[1] -= (other[1] - queries[1]).mean()
-    table = compare_runs([10, 20], queries, other, 3)
-    assert list(table) == ["k", "difference", "ci_low", "ci_high", "different"]
+    table = compare_pair([10, 20], queries, other, 3)
     assert list(table["different"]) == [True, False]
     np.testing.assert_allclose(table["difference"], (queries - other).mean(axis=1), atol=1e-15)
     resampled = resample(queries, 3) - resample(other, 3)
@@ -695,7 +697,7 @@ def test_compared_runs_are_paired():
 def test_run_does_not_differ_from_itself():
     values = np.random.default_rng(0).uniform(size=(2, 100))
     values[0, 3] = np.nan
-    table = compare_runs([10, 20], values, values, 0)
+    table = compare_pair([10, 20], values, values, 0)
     assert not table["different"].any()
     assert (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
 
@@ -704,8 +706,8 @@ def test_runs_are_compared_by_group():
     values, groups = normal_groups(1, 10, 50, 3)
     values += 0.3 - values.mean()
     ones = np.zeros_like(values)
-    assert compare_runs([10], values, ones, 0)["different"].all()
-    assert not compare_runs([10], values, ones, 0, groups)["different"].any()
+    assert compare_pair([10], values, ones, 0)["different"].all()
+    assert not compare_pair([10], values, ones, 0, groups)["different"].any()
 
 
 def test_families_differ_when_graphs_and_queries_say_so():
@@ -737,7 +739,7 @@ def test_families_are_compared_over_their_common_seeds():
     values = np.random.default_rng(0).uniform(size=(3, 1, 100))
     first = {0: values[0], 1: values[1]}
     (row,) = compare_families([10], first, {1: values[2], 5: values[0]}, 0).itertuples()
-    (pair,) = compare_runs([10], values[1], values[2], 0).itertuples()
+    (pair,) = compare_pair([10], values[1], values[2], 0).itertuples()
     assert row.graphs == 1 and np.isnan([row.graphs_low, row.graphs_high]).all()
     assert (row.difference, row.ci_low, row.different) == (
         pair.difference, pair.ci_low, pair.different

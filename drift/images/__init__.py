@@ -22,40 +22,22 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 BATCH_SIZE = {"cpu": 8, "cuda": 256, "mps": 8}
 LITE0 = "efficientnet_lite0"
 RANDOM = "random"
-RANDOM_IS_GOOD_FOR = (
-    "with random weights the embeddings are good for trying and timing the pipeline, and say "
-    "next to nothing about the images"
-)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images that are described but not read yet.
+    """Images that are described but not read yet."""
 
-    Attributes
-    ----------
-    sources : list of str
-        Where each image is from.
-    labels : ndarray of int16, shape (N,)
-        Class of each image, -1 where it has none.
-    size : int
-        Height and width of every image, in pixels.
-    read : callable
-        From a first row and the row after the last to the images, uint8 (rows, size, size, 3), RGB.
-    groups : ndarray of int32, shape (N,), optional
-        Images of one group are alike by construction, as crops of one photograph are; -1 for a
-        group of its own. None: every image is one.
-    skipped : dict of str to str
-        Why each picture that was looked at and cannot be read is not among them, by its source.
-    ignored : int
-        Files that were passed over because they are no pictures.
-    """
-
+    # Where each is from; its class, int16 (N,), -1 for none; height and width of all, in pixels.
     sources: list[str]
     labels: np.ndarray
     size: int
+    # From a first row and the row after the last to the images, uint8 (rows, size, size, 3), RGB.
     read: Callable[[int, int], np.ndarray]
+    # Images of one group are alike by construction, int32 (N,); -1 for a group of its own, as all
+    # are without it.
     groups: np.ndarray | None = None
+    # Why pictures that cannot be read are not among them, by their source; files of other kinds.
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
 

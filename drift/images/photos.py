@@ -66,26 +66,16 @@ def photographs() -> dict[str, Image.Image]:
 def draw_crops(sizes: dict[str, tuple[int, int]], n: int, seed: int) -> list[Crop]:
     """Draw random squares: any photograph, any place, any scale, mirrored half of the time.
 
+    The side is log-uniform from 64 pixels to the photograph's short side, the place uniform. The
+    first `n` are the same for every larger `n`.
+
     Parameters
     ----------
     sizes : dict
         Width and height of each photograph in pixels, by name.
-    n : int
-        How many to draw. The first n are the same for every larger n.
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    list of Crop
-        The side is log-uniform from 64 pixels to the photograph's short side, the place uniform.
     """
-    names = list(sizes)
-    # A row of five uniform numbers for each crop: one decides about the photograph, one about the
-    # side, ...
-    draws = np.random.default_rng(seed).random((n, 5))
-    crops = []
-    for photo, scale, left, top, mirror in draws:
+    names, crops = list(sizes), []
+    for photo, scale, left, top, mirror in np.random.default_rng(seed).random((n, 5)):
         name = names[int(photo * len(names))]
         width, height = sizes[name]
         side = round(SMALLEST_SIDE * (min(width, height) / SMALLEST_SIDE) ** scale)

@@ -20,17 +20,9 @@ from drift.images import ImageSet
 class PictureFolder:
     """What a folder of pictures holds, before any of them is decoded.
 
-    Attributes
-    ----------
-    root : Path
-        The folder.
-    pictures : list of Path
-        Pictures in it and in its subfolders, sorted, relative to it. Some may turn out broken.
-    ignored : int
-        Files without the suffix of a picture, and hidden ones.
-    content : str
-        SHA-256 of the names and the bytes of the pictures: a copied folder is as good as the
-        original, and a picture exchanged under its old date is another.
+    `pictures` are sorted and relative to `root`; some may turn out broken. `ignored` counts the
+    files without the suffix of a picture, and hidden ones. `content` is the SHA-256 of the names
+    and the bytes of the pictures.
     """
 
     root: Path
@@ -42,15 +34,8 @@ class PictureFolder:
 def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
     """Look for pictures in a folder and its subfolders.
 
-    The suffix decides: a picture is what has the suffix of a format that Pillow reads. Hidden
-    folders are not entered, links to folders are, once.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-    threads : int, optional
-        Threads to read files with.
+    A picture is what has the suffix of a format that Pillow reads. Hidden folders are not entered;
+    links to folders are, once.
 
     Raises
     ------
@@ -62,21 +47,21 @@ def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
     known = Image.registered_extensions().items()
     # Pillow opens a multi-picture file as a JPEG, and so knows it only as a format to write.
     suffixes = {suffix for suffix, name in known if name in Image.OPEN} | {".mpo"}
-    files = list(_files(root, set()))
-    pictures = [
+    files = sorted(_files(root, set()))
+    paths = [
         path
-        for path in sorted(files)
+        for path in files
         # Of what is no file, opening a pipe would wait forever.
         if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     ]
-    ignored = len(files) - len(pictures)
-    if not pictures:
+    ignored = len(files) - len(paths)
+    if not paths:
         raise InputError(f"{root} holds no picture that Pillow knows, and {ignored} other files")
+    pictures = [path.relative_to(root) for path in paths]
     content = hashlib.sha256()
-    digests = _in_threads(_digest, pictures, threads, "hashing pictures")
-    pictures = [path.relative_to(root) for path in pictures]
-    for path, digest in zip(pictures, digests, strict=True):
-        content.update(os.fsencode(path) + b"\0" + digest)
+    digests = _in_threads(_digest, paths, threads, "hashing pictures")
+    for picture, digest in zip(pictures, digests, strict=True):
+        content.update(os.fsencode(picture) + b"\0" + digest)
     return PictureFolder(root, pictures, ignored, content.hexdigest())
 
 
@@ -93,26 +78,10 @@ def folder_sample(
     Every picture that is chosen is decoded once to see whether it is whole, and once more when it
     is read; one that is broken is replaced by the next of the draw.
 
-    Parameters
-    ----------
-    folder : PictureFolder
-        The folder, as `scan_folder` found it.
-    n : int, optional
-        How many pictures, drawn without replacement; all that are whole without it.
-    seed : int
-        Seed of the draw.
-    size : int
-        Height and width to bring them to, see `square`.
-    strict : bool
-        Whether a broken picture is an error.
-    threads : int, optional
-        Threads to decode with.
-
-    Returns
-    -------
-    ImageSet
-        The source is the path of the file. The label is the place of the first-level subfolder
-        among those that hold pictures, sorted by name; -1 for pictures that lie in none.
+    The sample is drawn without replacement; without `n` it is of all that are whole. Pictures are
+    brought to `size` pixels, see `square`. The source is the path of the file. The label is the
+    place of the first-level subfolder among those that hold pictures, sorted by name; -1 for
+    pictures that lie in none.
 
     Raises
     ------
@@ -122,10 +91,9 @@ def folder_sample(
     paths = [folder.root / picture for picture in folder.pictures]
     # Names on a disk may be no text, and then cannot be stored as they are.
     sources = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
-    wanted = len(paths) if n is None else n
-    order = np.arange(len(paths))
+    wanted, order = n or len(paths), np.arange(len(paths))
     if wanted < len(paths):
-        order = np.random.default_rng(seed).permutation(len(paths))
+        order = np.random.default_rng(seed).permutation(order)
 
     def flaw(row: int) -> str:
         try:
@@ -140,15 +108,15 @@ def folder_sample(
         batch, order = np.split(order, [wanted - len(chosen)])
         flaws = _in_threads(flaw, batch, threads, "checking pictures")
         for row, reason in zip(batch, flaws, strict=True):
-            if reason and strict:
+            if not reason:
+                chosen.append(row)
+            elif strict:
                 raise InputError(
                     f"{sources[row]} is broken ({reason}): repair or remove it, or go without "
                     "--strict"
                 )
-            if reason:
-                skipped[sources[row]] = reason
             else:
-                chosen.append(row)
+                skipped[sources[row]] = reason
     if len(chosen) < (n or 1):
         raise InputError(
             f"{folder.root} holds {len(chosen)} pictures that can be read and {len(skipped)} that "
@@ -158,10 +126,7 @@ def folder_sample(
 
     def read(start: int, stop: int) -> np.ndarray:
         rows = chosen[start:stop]
-        try:
-            return np.stack(_in_threads(lambda row: read_square(paths[row], size), rows, threads))
-        except Exception as error:  # whatever Pillow raises at a file that has changed since
-            raise InputError(f"a picture was changed while it was read ({error})") from error
+        return np.stack(_in_threads(lambda row: read_square(paths[row], size), rows, threads))
 
     labels = _folder_labels(folder.pictures)[chosen]
     sources = [sources[row] for row in chosen]
@@ -169,29 +134,16 @@ def folder_sample(
 
 
 def read_square(path: Path, size: int) -> np.ndarray:
-    """Decode a picture, of an animation the first, and bring it to a square; see `square`.
-
-    It raises whatever Pillow raises at a broken file or at a decompression bomb.
-    """
+    """Decode a picture, of an animation the first; raises whatever Pillow does at a broken file."""
     with Image.open(path) as image:
         return square(image, size)
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Bring a picture to a square: its center, the short side resized to `size`, by Lanczos.
+    """The center of a picture, its short side resized by Lanczos; RGB, uint8 (size, size, 3).
 
-    Parameters
-    ----------
-    image : Image
-        In any mode. It is turned as its EXIF orientation says; alpha is composited on white; 16-bit
-        gray is scaled to 8 bits.
-    size : int
-        Height and width of the square in pixels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size, 3)
-        RGB.
+    It may have any mode. It is turned as its EXIF orientation says; alpha is composited on white;
+    16-bit gray is scaled to 8 bits.
 
     Raises
     ------
@@ -213,11 +165,11 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _files(folder: Path, entered: set[Path]) -> Iterator[Path]:
-    """Files of a folder and of its subfolders; these are entered once, and hidden ones never."""
+    """Files of a folder and of its subfolders, but not of hidden ones."""
     if (place := folder.resolve()) in entered:
         return  # a link back up, or a second one to the same place
     entered.add(place)
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()):  # of two links to one place the first is entered
         if not path.is_dir():
             yield path
         elif not path.name.startswith("."):
@@ -233,7 +185,6 @@ def _digest(path: Path) -> bytes:
 
 
 def _folder_labels(pictures: list[Path]) -> np.ndarray:
-    """Label of each picture by its first-level subfolder, int16."""
     classes = [path.parts[0] if len(path.parts) > 1 else "" for path in pictures]
     names, labels = np.unique(classes, return_inverse=True)
     if len(names) > np.iinfo(np.int16).max:

@@ -13,7 +13,7 @@ STL10_BYTES = 3 * STL10_SIDE**2
 
 
 def _member(split: str, kind: str) -> str:
-    """Name of a file of STL-10: ``X`` for the images of a split, ``y`` for their classes."""
+    """The file of a split's images, ``X``, or classes, ``y``, by its name in the archive."""
     return f"stl10_binary/{split}_{kind}.bin"
 
 
@@ -43,20 +43,9 @@ def fetch_stl10(
     """Put the files of a split into ``data_dir/stl10_binary``, where torchvision looks for them.
 
     Files that exist in their full size are taken as they are: they were moved there when whole,
-    out of an archive that was checked. Two processes must not do this in one folder at a time.
-
-    Parameters
-    ----------
-    archive : Archive
-        What to fetch; `STL10_ARCHIVE`.
-    data_dir : Path
-        Where the archive and the files are kept, and looked for first.
-    split : str
-        ``unlabeled``, ``train`` or ``test``.
-    url : str, optional
-        A mirror of the archive.
-    archive_file : Path, optional
-        The archive, if it is on disk already. It is only read.
+    out of an archive that was checked. `archive_file`, a copy of the archive on disk, is only read;
+    without it the archive is fetched, maybe from a mirror, and kept in the folder too. Two
+    processes must not do this in one folder at a time.
 
     Raises
     ------
@@ -82,8 +71,7 @@ def fetch_stl10(
         download.check(archive, archive_file)
     else:
         try:
-            room = sum(missing.values())
-            archive_file = download.fetch(archive, data_dir, url, room_beyond=room)
+            archive_file = download.fetch(archive, data_dir, url, sum(missing.values()))
         except ConnectionError as error:
             raise ConnectionError(
                 f"{error}: try again later, name a mirror with --url, or a copy on disk with "
@@ -93,29 +81,15 @@ def fetch_stl10(
 
 
 def stl10_sample(data_dir: Path, split: str, n: int, seed: int) -> ImageSet:
-    """A random sample of a split that `fetch_stl10` has put there, in the order of the split.
+    """A random sample, without replacement, of a split that `fetch_stl10` has put into a folder.
 
-    Parameters
-    ----------
-    data_dir : Path
-        The folder in which ``stl10_binary`` lies.
-    split : str
-        ``unlabeled``, ``train`` or ``test``.
-    n : int
-        How many images, at most `stl10_count`, drawn without replacement.
-    seed : int
-        Seed of the draw.
-
-    Returns
-    -------
-    ImageSet
-        Images of 96 x 96 pixels, labels 0 to 9, or -1 for the unlabeled split. The file is
-        memory-mapped, never loaded.
+    Images are of 96 x 96 pixels, in the order of the split, and mapped into memory, never loaded;
+    labels are 0 to 9, or -1 for the unlabeled split.
 
     References
     ----------
-    Coates, Lee and Ng (2011), An analysis of single-layer networks in
-    unsupervised feature learning.
+    Coates, Lee and Ng (2011), An analysis of single-layer networks in unsupervised feature
+    learning.
     """
     path = data_dir / _member(split, "X")
     count = path.stat().st_size // STL10_BYTES

@@ -15,15 +15,9 @@ from drift.indexes.config import GraphConfig
 
 
 class Index(Protocol):
-    """A built graph.
+    """A built graph."""
 
-    Attributes
-    ----------
-    distance_computations : int or None
-        How many distances the last search computed, over all its points; None where the library
-        does not count them.
-    """
-
+    # By the last search, over all its points; None where the library does not count them.
     distance_computations: int | None
 
     @classmethod
@@ -40,14 +34,10 @@ class Index(Protocol):
     def search(
         self, points: np.ndarray, length: int, ef_search: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The neighbors found, nearest first.
+        """Ids found, int64 (Q, length), and their squared distances, float32, nearest first.
 
-        Returns
-        -------
-        ids : ndarray of int64, shape (Q, length)
-            -1 at the end of a row that is short.
-        squared : ndarray of float32, shape (Q, length)
-            Squared distances, by direct differences; of no meaning where the id is -1.
+        Distances are by direct differences. Ids are -1 at the end of a row that is short, and the
+        distances there have no meaning.
         """
 
     def statistics(self) -> dict[str, Any]:

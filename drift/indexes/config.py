@@ -1,7 +1,9 @@
 """How a graph is built and searched: names and numbers alone, neither library."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Self
 
 import numpy as np
@@ -9,33 +11,22 @@ import numpy as np
 from drift import InputError
 
 BACKENDS = ("faiss", "hnswlib")
-# A number, or a multiple of k with or without a least number.
-_EF_SEARCH = re.compile("([1-9][0-9]{0,8})|([2-9]|[1-9][0-9]{1,2})?k(?:,([1-9][0-9]{0,8}))?")
+# A number; or k, a multiple or a fraction of it, with or without a least number.
+_EF_SEARCH = re.compile(
+    r"([1-9][0-9]{0,8})|(?!1k)([1-9][0-9]{0,2}|(?:0|[1-9][0-9]{0,2})\.[0-9]{0,3}[1-9])?k"
+    r"(?:,([1-9][0-9]{0,8}))?"
+)
 
 
 @dataclass(frozen=True)
 class GraphConfig:
-    """How an HNSW graph is built.
+    """How an HNSW graph is built."""
 
-    Attributes
-    ----------
-    backend : str
-        ``faiss`` or ``hnswlib``.
-    M : int
-        Links of a node on every level but the lowest, which has twice as many.
-    ef_construction : int
-        Candidates kept while a node's neighbors are looked for.
-    seed : int
-        Seed of the order in which the rows are inserted; 0: as they are.
-    build_threads : int
-        With more than one the graph depends on how the threads interleave.
-    """
-
-    backend: str
-    M: int
-    ef_construction: int
-    seed: int = 0
-    build_threads: int = 1
+    backend: str  # ``faiss`` or ``hnswlib``
+    M: int  # links of a node on every level but the lowest, which has twice as many
+    ef_construction: int  # candidates kept while a node's neighbors are looked for
+    seed: int = 0  # of the order in which the rows are inserted; 0: as they are
+    build_threads: int = 1  # with more than one the graph depends on how these interleave
 
     @property
     def name(self) -> str:
@@ -47,8 +38,12 @@ class GraphConfig:
         return None if self.seed == 0 else np.random.default_rng(self.seed).permutation(n)
 
     @property
+    def prunes_links(self) -> bool:
+        """Whether links are pruned on the lowest level: FAISS does so from 2 M candidates on."""
+        return self.backend != "faiss" or self.ef_construction >= 2 * self.M
+
+    @property
     def parameters(self) -> dict[str, str | int]:
-        """All of it by name, as a manifest records it."""
         return asdict(self)
 
     @property
@@ -62,20 +57,11 @@ class GraphConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """A graph and the breadth of the search in it.
+    """A graph and `ef_search`, the candidates kept in a search of it.
 
-    Attributes
-    ----------
-    graph : GraphConfig
-        The graph.
-    ef_search : str
-        Candidates kept in a search: a number; ``k``, ``2k``, ... for as many as the list searched
-        for is long, or twice as many; or ``k,50``, ``2k,50``, ... for the same, but at least 50.
-
-    Raises
-    ------
-    InputError
-        When there is no such backend, or `ef_search` is not of this form.
+    That is a number; ``k``, ``2k``, ``0.25k``, ... for as many as the list searched for is long, or
+    twice or a quarter as many, rounded down, but at least 2; or ``k,50``, ``2k,50``, ... for the
+    same, but at least 50. Anything else, or a backend that is none, is an `InputError`.
     """
 
     graph: GraphConfig
@@ -85,8 +71,8 @@ class SearchConfig:
         if self.graph.backend not in BACKENDS or not _EF_SEARCH.fullmatch(self.ef_search):
             raise InputError(
                 f"{self.graph.backend}:{self.ef_search} is no run: write BACKEND:EF, with BACKEND "
-                f"one of {', '.join(BACKENDS)} and EF a whole number, k, a multiple like 2k, or "
-                "k,50 for k but at least 50"
+                f"one of {', '.join(BACKENDS)} and EF a whole number, k, a multiple like 2k or "
+                "0.25k, or k,50 for k but at least 50"
             )
 
     @classmethod
@@ -95,25 +81,23 @@ class SearchConfig:
     ) -> Self:
         """The search that ``faiss:50`` or ``hnswlib:k,50`` asks for, in a graph of these settings.
 
-        After the policy of efSearch settings can follow, as ``,name=value``. What stands between
-        commas and is no setting belongs to the policy. Neither backend has a setting so far.
-
-        Raises
-        ------
-        InputError
-            When there is no such backend, policy or setting.
+        After the policy of efSearch ``,ef_construction=400`` can follow, in place of the argument.
+        What stands between commas and is no setting belongs to the policy. An `InputError` says
+        which backend, policy or setting there is not.
         """
         backend, _, rest = text.partition(":")
         policy, *pieces = rest.split(",")
         while pieces and "=" not in pieces[0]:
             policy += f",{pieces.pop(0)}"
-        config = cls(GraphConfig(backend, M, ef_construction, seed, build_threads), policy)
-        if pieces:
-            raise InputError(
-                f"{text} is no run: {backend} has no setting {pieces[0].partition('=')[0]!r} that "
-                "could follow efSearch"
-            )
-        return config
+        for piece in pieces:
+            name, _, value = piece.partition("=")
+            if name != "ef_construction" or not re.fullmatch("[1-9][0-9]{0,6}", value):
+                raise InputError(
+                    f"{text} is no run: what follows efSearch can be ef_construction=400, or "
+                    f"another whole number, and not {piece}"
+                )
+            ef_construction = int(value)
+        return cls(GraphConfig(backend, M, ef_construction, seed, build_threads), policy)
 
     @property
     def name(self) -> str:
@@ -122,42 +106,32 @@ class SearchConfig:
         return f"{self.graph._settings}_ef{policy}{self.graph._suffix}"
 
     @property
-    def follows_k(self) -> bool:
-        """Whether efSearch depends on the length of the list."""
-        return "k" in self.ef_search
-
-    @property
     def parameters(self) -> dict[str, str | int]:
-        """All of it by name, as a manifest records it."""
-        ef_search = self.ef_search if self.follows_k else int(self.ef_search)
+        ef_search = self.ef_search if "k" in self.ef_search else int(self.ef_search)
         return {**self.graph.parameters, "ef_search": ef_search}
 
     @property
     def least_ef(self) -> int:
-        """The efSearch that is set at least, however short the list; 0 where none is named."""
+        """The efSearch that is set at least, however short the list."""
         number, _, least = _EF_SEARCH.fullmatch(self.ef_search).groups()
-        return int(number or least or 0)
+        return int(number or least or 2)
 
     def ef(self, length: int) -> int:
-        """The efSearch that is set when a list of some length is searched for."""
+        """The efSearch that is set where k stands for some length."""
         number, multiple, _ = _EF_SEARCH.fullmatch(self.ef_search).groups()
-        return self.least_ef if number else max(int(multiple or 1) * length, self.least_ef)
+        # A fraction, since 0.29 of 100 would be 28 in floating point.
+        return max(0 if number else int(Fraction(multiple or 1) * length), self.least_ef)
 
-    def effective_ef(self, length: int) -> dict[str, int]:
-        """What the library makes of it, by its own rule.
+    def effort(self, lengths: Iterable[int]) -> int:
+        """About how long searches for lists of some lengths take, in no unit: candidates kept."""
+        return sum(self.ef(length) + length for length in lengths)
 
-        Returns
-        -------
-        dict
-            ``list_length``, the neighbors asked for; ``ef_search``, what is set; ``candidates``,
-            how many are kept; ``stops_after``, how many of them must be nearer than the next one
-            to visit for the search to stop.
+    def effective_ef(self, length: int, ef: int) -> dict[str, int]:
+        """What the library makes of an efSearch when a list of some length is searched for.
+
+        It keeps as many ``candidates``, and stops when so many (``stops_after``) are nearer than
+        the next one to visit.
         """
-        ef = self.ef(length)
-        stop = ef if self.graph.backend == "faiss" else max(ef, length)
-        return {
-            "list_length": length,
-            "ef_search": ef,
-            "candidates": max(ef, length),
-            "stops_after": stop,
-        }
+        kept = max(ef, length)
+        stop = ef if self.graph.backend == "faiss" else kept
+        return {"list_length": length, "ef_search": ef, "candidates": kept, "stops_after": stop}

@@ -6,6 +6,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from drift import add_filename
 from drift.indexes.config import GraphConfig
@@ -56,35 +57,22 @@ class FaissHnsw:
         return ids, squared
 
     def statistics(self) -> dict[str, Any]:
-        """Levels, links of a node on the lowest one, and how many rows no search can reach.
-
-        A row counts as out of reach when no path of links, on any level, leads to it from the entry
-        point of the graph.
-        """
-        hnsw = self._index.hnsw
-        n = self._index.ntotal
+        """Levels, links of a node on the lowest one, and rows that no path of links leads to."""
+        hnsw, n = self._index.hnsw, self._index.ntotal
         offsets = faiss.vector_to_array(hnsw.offsets).astype(np.int64)
         links = faiss.vector_to_array(hnsw.neighbors)
-        first_of_level = faiss.vector_to_array(hnsw.cum_nneighbor_per_level)
         linked = links >= 0
         # The slots of a node stand in one piece, level 0 first; those that are free hold -1.
-        width = int(first_of_level[1])
-        lowest = linked[offsets[:-1, None] + np.arange(width)]
+        width = int(faiss.vector_to_array(hnsw.cum_nneighbor_per_level)[1])
+        degree = linked[offsets[:-1, None] + np.arange(width)].sum(axis=1)
         taken = np.concatenate([[0], linked.cumsum()])
-        adjacency = csr_array(
-            (np.ones(linked.sum(), np.int8), links[linked], taken[offsets]), (n, n)
-        )
-        reached, frontier = np.zeros(n, bool), np.array([hnsw.entry_point])
-        while frontier.size:
-            reached[frontier] = True
-            linked_to = np.unique(adjacency[frontier].indices)
-            frontier = linked_to[~reached[linked_to]]
-        degree = lowest.sum(axis=1)
+        adjacency = csr_array((np.ones(linked.sum()), links[linked], taken[offsets]), (n, n))
+        reached = breadth_first_order(adjacency, hnsw.entry_point, return_predecessors=False)
         levels = np.bincount(faiss.vector_to_array(hnsw.levels))
         return {
             "rows_by_highest_level": [int(count) for count in levels[1:]],
             "mean_degree_level_0": float(degree.mean()),
             "min_degree_level_0": int(degree.min()),
-            "unreachable_rows": int(n - reached.sum()),
+            "unreachable_rows": n - len(reached),
             "index_bytes": int(n * (4 * self._index.d + 4) + links.nbytes + offsets.nbytes),
         }

@@ -30,13 +30,11 @@ class HnswlibHnsw:
         # in which all rows are, would be the same with any other.
         index.init_index(n, config.M, config.ef_construction, random_seed=100)
         order = config.insertion_order(n)
-        if order is None:
-            index.add_items(embeddings, num_threads=config.build_threads)
-        else:
-            # In blocks, so that there is no second copy of the vectors.
-            for start, stop in row_blocks(n, 4 * d):
-                rows = order[start:stop]
-                index.add_items(embeddings[rows], rows, num_threads=config.build_threads)
+        order = np.arange(n) if order is None else order
+        # In blocks, so that there is no second copy of the vectors.
+        for start, stop in row_blocks(n, 4 * d):
+            rows = order[start:stop]
+            index.add_items(embeddings[rows], rows, num_threads=config.build_threads)
         return cls(index)
 
     @classmethod

@@ -7,59 +7,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from drift.exact import by_distance, drop_self
+from drift.exact import by_distance
 from drift.indexes import Index
 from drift.indexes.config import SearchConfig
+from drift.protocols import Protocol
 
 # A search is repeated until so many are done, or have taken so long together.
 MAX_SEARCHES, ENOUGH_SECONDS = 5, 0.1
 
 
-def list_length(k: int, include_self: bool) -> int:
-    """How many neighbors to ask an index for: one more than k if the query will be dropped."""
-    return k if include_self else k + 1
-
-
 def group_shared_searches(
-    ks: Sequence[int], config: SearchConfig, include_self: bool
+    ks: Sequence[int], config: SearchConfig, protocol: Protocol
 ) -> list[tuple[int, ...]]:
-    """Group the ks whose lists one search gives.
+    """Group the ks whose lists one search gives; the others are searched for by themselves.
 
     While the list asked for is no longer than efSearch, and that is the same for all of them, both
-    libraries go the same way through the graph whatever k is, and return the k nearest of the same
-    candidates: a shorter list is the beginning of a longer one, but for ties at its end, which
-    `approximate_neighbors` looks after. Beyond, every k is searched for by itself.
+    libraries go the same way through the graph whatever k is: a shorter list is the beginning of a
+    longer one, but for ties at its end, which `approximate_neighbors` looks after.
     """
-    lengths = {k: list_length(k, include_self) for k in ks}
-    shared = tuple(k for k in ks if lengths[k] <= config.ef(lengths[k]) == config.least_ef)
+    efs = {k: config.ef(protocol.policy_length(k)) for k in ks}
+    shared = tuple(k for k in ks if protocol.list_length(k) <= efs[k] == config.least_ef)
     return ([shared] if shared else []) + [(k,) for k in ks if k not in shared]
 
 
 class SearchCost(NamedTuple):
-    """What one search took.
+    """What one search took, over all points."""
 
-    Attributes
-    ----------
-    seconds : float
-        Time that the library's search took: the median, where it was repeated.
-    distance_computations : int or None
-        Distances computed, over all points; None where the library does not count them.
-    """
-
-    seconds: float
-    distance_computations: int | None
+    seconds: float  # of the library's search: the median, where it was repeated
+    distance_computations: int | None  # None where the library does not count them
 
 
 class NeighborLists(NamedTuple):
-    """Neighbor lists of one length.
+    """Ids and distances of one length, (Q, k), by ascending distance, then id.
 
-    Attributes
-    ----------
-    indices : ndarray of int32, shape (Q, k)
-        By ascending distance, then id; -1 for a neighbor that is missing, at the end of the row.
-    distances : ndarray of float32, shape (Q, k)
-        Euclidean, of those ids, as the library computed them by direct differences in float32;
-        +inf where missing.
+    Distances are Euclidean, as the library computed them by direct differences in float32. A
+    neighbor that is missing is id -1 at distance +inf, at the end of the row.
     """
 
     indices: np.ndarray
@@ -68,31 +50,16 @@ class NeighborLists(NamedTuple):
 
 def approximate_neighbors(
     index: Index,
-    embeddings: np.ndarray,
-    queries: np.ndarray,
+    points: np.ndarray,
     ks: Sequence[int],
     ef_search: int,
-    include_self: bool = False,
+    protocol: Protocol,
+    queries: np.ndarray,
 ) -> tuple[dict[int, NeighborLists], SearchCost]:
-    """Approximate neighbors of query rows, by one search for the longest of the lists asked for.
+    """Approximate neighbors of points, by one search for the longest of the lists asked for.
 
-    Without `include_self` the index is asked for one more, and the query itself is dropped from its
-    list, or the last entry where the list lacks it.
-
-    Parameters
-    ----------
-    index : Index
-        A graph built on `embeddings`.
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors.
-    queries : ndarray of int, shape (Q,)
-        Rows to search for.
-    ks : sequence of int
-        Lengths of the lists; more than one only as `group_shared_searches` groups them.
-    ef_search : int
-        Candidates kept.
-    include_self : bool
-        Whether a row may be its own neighbor.
+    `points` are float32 (Q, d), and `queries` (Q,) the rows that they are. There is more than one k
+    only as `group_shared_searches` groups them.
 
     Returns
     -------
@@ -102,11 +69,10 @@ def approximate_neighbors(
         Of that search, without what ties at the ends of shorter lists cost beyond it: each k by
         itself would be searched for at this cost.
     """
-    points = np.ascontiguousarray(embeddings[queries])
-    longest, cost = timed_search(index, points, list_length(max(ks), include_self), ef_search)
+    longest, cost = timed_search(index, points, protocol.list_length(max(ks)), ef_search)
     lists = {}
     for k in ks:
-        length = list_length(k, include_self)
+        length = protocol.list_length(k)
         ids, squared = longest[0][:, :length].astype(np.int32), longest[1][:, :length]
         rows = _tied_at_the_end(*longest, length)
         if len(rows):
@@ -116,26 +82,17 @@ def approximate_neighbors(
             ids[rows], squared[rows] = index.search(points[rows], length, ef_search)
         distances = np.sqrt(squared)
         distances[ids < 0] = np.inf
-        if not include_self:
-            ids, distances = drop_self(ids, distances, queries)
-        lists[k] = NeighborLists(*by_distance(ids, distances))
+        lists[k] = NeighborLists(*by_distance(*protocol.leave_k(ids, distances, queries)))
     return lists, cost
 
 
 def timed_search(
     index: Index, points: np.ndarray, length: int, ef_search: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], SearchCost]:
-    """Search for points, and once more as long as all of it takes little time.
+    """`Index.search`, once more as long as all of it takes little time, and what one search took.
 
     A search of a few milliseconds is timed badly: whatever else the machine does in them counts.
     The median of some is not moved by a slow one among them.
-
-    Returns
-    -------
-    found : tuple of ndarray
-        As from `Index.search`; each repetition finds the same.
-    cost : SearchCost
-        Of one search.
     """
     seconds: list[float] = []
     while len(seconds) < MAX_SEARCHES and sum(seconds) < ENOUGH_SECONDS:

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 def compute_blocks(
     stage: "Stage", task: Callable[[Block], Result], blocks: Sequence[Block], label: str
 ) -> Iterator[tuple[Block, Result]]:
-    """Compute every block that the stage has no checkpoint of yet.
+    """Compute every block that the stage has no checkpoint of yet, with ``--scheduler`` unordered.
 
     Store what comes, and call `stage.checkpoint`, before the next block is asked for.
 
@@ -27,17 +27,11 @@ def compute_blocks(
     stage : Stage
         With its `completed` blocks.
     task : callable
-        From a block to its result. It writes nothing, so that it can run anywhere; to be computed
-        on the workers of a Dask cluster it must be picklable.
+        From a block to its result, for a Dask cluster picklable. It writes nothing.
     blocks : sequence
         Names of the blocks, (start, stop) of some rows for instance.
     label : str
         What the progress bar calls the work. The bar is silent when the output is not a terminal.
-
-    Yields
-    ------
-    block, result
-        With ``--scheduler`` in whatever order they come.
     """
     pending = [block for block in blocks if str(block) not in stage.completed]
     workers = stage.args.workers

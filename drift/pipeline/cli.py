@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from drift import InputError
 from drift.pipeline import INTERRUPTED
+from drift.pipeline.dask_workers import DaskWorkers
 from drift.pipeline.environment import use_threads
 from drift.pipeline.lock import lock_folder
 from drift.pipeline.results import Results
@@ -38,15 +39,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
 
 def parser(doc: str, scheduler: bool = False) -> argparse.ArgumentParser:
-    """Command line of a stage: the flags that all stages have, to which the script adds its own.
-
-    Parameters
-    ----------
-    doc : str
-        The script's docstring, which ``--help`` shows.
-    scheduler : bool
-        Whether the stage's blocks can be computed elsewhere.
-    """
+    """The flags that all stages have; with `scheduler`, its blocks can be computed elsewhere."""
     parser = _Parser(description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
     parser.set_defaults(scheduler=None)
     add = parser.add_argument
@@ -74,16 +67,24 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Argument type: a whole number from `low` to `high`."""
 
     def convert(text: str) -> int:
-        if (
-            not (text.isascii() and text.isdigit())
-            or int(text) < low
-            or (high is not None and int(text) > high)
-        ):
+        number = int(text) if text.isascii() and text.isdigit() else -1
+        if not low <= number <= (high or number):
             span = f"of at least {low}" if high is None else f"from {low} to {high}"
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {span}")
-        return int(text)
+        return number
 
     return convert
+
+
+def positive(text: str) -> float:
+    """Argument type: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def integer_or_all(text: str) -> int | str:
@@ -104,12 +105,8 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
 def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
     """The grid of k, ascending, within the `exact_k` neighbors that stage 03 holds.
 
-    A grid by steps ends at its last k, whether a step leads there or not.
-
-    Raises
-    ------
-    InputError
-        When both kinds of grid are asked for, a k is too large, or there is none.
+    By steps it ends at its last k, whether a step leads there or not. Raises an `InputError` when
+    both kinds of grid are asked for, a k is too large, or there is none.
     """
     by_steps = {"--k-min": args.k_min, "--k-max": args.k_max, "--k-step": args.k_step}
     given = [flag for flag, value in by_steps.items() if value is not None]
@@ -129,17 +126,14 @@ def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> NoReturn:
-    """Parse the command line, run the stage, and end the process.
-
-    No other process works in the results folder meanwhile. Bad input, bad files and faults of the
-    machine end in one line and status 2.
-    """
+    """Run the stage alone in its results folder; end in one line and status 2 when it fails."""
     args = parser.parse_args()
     try:
         if args.threads is not None:
             use_threads(args.threads)
-        results = Results(args.results)
-        with lock_folder(results.root) as locked, _workers(args) as args.workers:
+        results, address = Results(args.results), args.scheduler
+        workers = contextlib.nullcontext() if address is None else DaskWorkers(address)
+        with lock_folder(results.root) as locked, workers as args.workers:
             if locked:
                 finish_commits(results)
             main(args)
@@ -166,16 +160,8 @@ def print_text(sentences: list[str]) -> None:
 def print_table(title: str, table: "pd.DataFrame") -> None:
     """Print the short table with which a stage ends."""
     print(f"\n{title}")
+    table = table.where(table.notna(), float("nan"))  # pandas would print None as it is
     print(table.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.4g}"))
-
-
-def _workers(args: argparse.Namespace) -> contextlib.AbstractContextManager:
-    """The workers of ``--scheduler``, which are connected when the first block is computed."""
-    if args.scheduler is None:
-        return contextlib.nullcontext()
-    from drift.pipeline.dask_workers import DaskWorkers  # Dask may not be installed
-
-    return DaskWorkers(args.scheduler, args.threads)
 
 
 def _fail(prog: str, message: str, status: int = 2) -> NoReturn:

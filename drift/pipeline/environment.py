@@ -8,19 +8,23 @@ import platform
 import resource
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import drift
 from drift import InputError
+
+if TYPE_CHECKING:
+    from distributed import Worker
 
 PACKAGES = (
     *("torch", "torchvision", "faiss-cpu", "hnswlib", "numpy", "scipy", "pandas", "pyarrow"),
     *("matplotlib", "scikit-image"),
 )
-
-
+# Read when the module is loaded: a worker that was started long ago does not run what is on disk.
+_SOURCES = sorted(Path(drift.__file__).parent.rglob("*.py"))
+_SOURCE = b"".join(path.name.encode() + path.read_bytes() for path in _SOURCES)
+_CODE = hashlib.sha256(_SOURCE).hexdigest()[:16]
 _threads: int | None = None
 
 
@@ -44,9 +48,8 @@ def processor() -> str:
 
 def n_threads() -> int:
     """Threads to compute with: those of `use_threads`, else one for each core of this process."""
-    if _threads is not None:
-        return _threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return _threads or cores
 
 
 def peak_memory() -> int:
@@ -66,85 +69,32 @@ def use_threads(threads: int) -> None:
         sys.modules["faiss"].omp_set_num_threads(threads)
 
 
-def _code_hash() -> str:
-    """Hash of the package's source as it is on disk now."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(drift.__file__).parent.rglob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+def facts_of_worker(files: Iterable[Path]) -> dict[str, str | None]:
+    """What a worker must have in common with the process that hands out the blocks, by name.
 
-
-# Taken when the module is loaded: a worker that was started long ago does not run what is on disk.
-_CODE = _code_hash()
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What a worker must have in common with the process that hands out the blocks.
-
-    Attributes
-    ----------
-    code : str
-        Hash of the package's source.
-    versions : dict
-        Versions of Python and of the packages that results depend on, and of Dask.
-    files : dict
-        Size in bytes and time of the last change in ns, by absolute path.
+    Versions of packages, the state of the code, and of the files that a task reads, by absolute
+    path, the size in bytes and the time of the last change in ns.
     """
+    facts = {**package_versions(), "distributed": importlib.metadata.version("distributed")}
+    return facts | {"drift/": _CODE} | {str(path.absolute()): _state(path) for path in files}
 
-    code: str
-    versions: dict[str, str]
-    files: dict[Path, tuple[int, int]]
 
-    @classmethod
-    def here(cls, files: Iterable[Path]) -> Self:
-        """The environment here, with the files that a task reads."""
-        sizes_and_times = {path.absolute(): _size_and_time(path) for path in files}
-        return cls(_CODE, _worker_versions(), sizes_and_times)
-
-    def check(self, worker: str) -> None:
-        """Check that this process, a worker, computes the same.
-
-        Raises
-        ------
-        InputError
-            When it has other packages, runs other code or sees other files.
-        """
-        versions = _worker_versions()
-        others = [
-            f"{package} {versions.get(package, 'missing')}, not {version}"
-            for package, version in self.versions.items()
-            if versions.get(package) != version
-        ]
-        if others:
+def check_worker(facts: dict[str, str | None], dask_worker: "Worker") -> None:
+    """Raise an `InputError` unless in this process, a worker, the facts are the same."""
+    here = facts_of_worker(Path(name) for name in facts if Path(name).is_absolute())
+    for name, expected in facts.items():
+        if here.get(name) != expected:
             raise InputError(
-                f"the worker {worker} has other packages ({'; '.join(others)}): give it the same"
+                f"the worker {dask_worker.address} has another {name} than this machine "
+                f"({here.get(name)}, not {expected}): start it again, in a checkout like this one "
+                "with the same packages, where the results folder is shared under the same path"
             )
-        if self.code != _CODE:
-            raise InputError(
-                f"the worker {worker} runs another state of drift/: start it again, in a checkout "
-                "like this one"
-            )
-        for path, expected in self.files.items():
-            try:
-                same = _size_and_time(path) == expected
-            except OSError:
-                same = False
-            if not same:
-                raise InputError(
-                    f"the worker {worker} does not see {path} as this machine does: the results "
-                    "folder must be one that all machines share, under the same path"
-                )
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
-    # Opened first: only then does a network file system ask its server.
-    with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-def _worker_versions() -> dict[str, str]:
-    import distributed
-
-    return {**package_versions(), "distributed": distributed.__version__}
+def _state(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        # Opened first: only then does a network file system ask its server.
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+        return f"{status.st_size} bytes of {status.st_mtime_ns}"
+    return None

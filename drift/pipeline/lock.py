@@ -21,13 +21,8 @@ NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def lock_folder(folder: Path) -> Iterator[bool]:
     """Keep other processes that ask for the same lock out of a folder.
 
-    The lock is the system's own, on a file ``.lock`` that says who holds it. It ends with the
-    process, however that ends.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if need be, and removed again if it is empty in the end.
+    The lock is the system's own, on a file ``.lock`` that says who holds it, and ends with the
+    process. The folder is made if need be, and removed again if it is empty in the end.
 
     Yields
     ------
@@ -47,7 +42,10 @@ def lock_folder(folder: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        _write_holder(path)
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        process = f"{Path(sys.argv[0]).name}, process {os.getpid()} on {socket.gethostname()}"
+        with contextlib.suppress(OSError):  # a full disk is no reason not to say "up to date"
+            path.write_text(f"{process}, since {since}")
         yield True
     finally:
         with contextlib.suppress(OSError):
@@ -59,7 +57,7 @@ def lock_folder(folder: Path) -> Iterator[bool]:
 
 
 def _acquire(lock: FileLock, folder: Path) -> bool:
-    """Lock a folder; False where this process cannot write to it."""
+    """Whether the folder is locked now."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -75,10 +73,3 @@ def _acquire(lock: FileLock, folder: Path) -> bool:
             raise
         print(f"warning: {folder} has no locks, run one script at a time", file=sys.stderr)
     return True
-
-
-def _write_holder(path: Path) -> None:
-    since = datetime.now().astimezone().isoformat(" ", "seconds")
-    script = Path(sys.argv[0]).name
-    with contextlib.suppress(OSError):  # a full disk is no reason not to say "up to date"
-        path.write_text(f"{script}, process {os.getpid()} on {socket.gethostname()}, since {since}")

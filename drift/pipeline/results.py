@@ -1,16 +1,15 @@
 """The results folder: what each stage wrote there, and whether a file can be trusted.
 
-Every stage writes its files together with a manifest, a JSON file that records the parameters, the
-inputs and the outputs by content hash. A later stage trusts a file only when its hash is the one
-in its manifest, and only when nothing it was made from has changed since. Hashes, not dates,
-decide: a copied folder is as good as the original, and a stage repeated with the same result makes
-nothing stale.
-
-`drift.pipeline.stage` writes those files.
+`drift.pipeline.stage` writes a stage's files together with a manifest, a JSON file that records
+parameters, inputs and outputs by content hash. A later stage trusts a file only when its hash is
+the one in its manifest, and only when nothing it was made from has changed since. Hashes, not
+dates, decide: a copied folder is as good as the original, and a stage repeated with the same result
+makes nothing stale.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -32,6 +31,7 @@ SCRIPTS = {
     "06_figures": "06_plots.py",
 }
 GRAPHS = "04_hnsw/graphs/"
+Entries = dict[str, dict[str, Any]]  # by the name of a file or a block
 
 
 class ArtifactError(InputError):
@@ -39,10 +39,9 @@ class ArtifactError(InputError):
 
 
 def producer(name: str) -> str:
-    """Stage that writes an artifact.
+    """Stage that writes an artifact: ``03_exact``, ``04_hnsw/RUN`` or ``04_hnsw/graphs/GRAPH``.
 
-    ``03_exact`` for instance, ``04_hnsw/RUN`` for the files of a run, ``04_hnsw/graphs/GRAPH`` for
-    a graph. A file that no stage wrote, recorded by its absolute path, is its own producer.
+    A file that no stage wrote, recorded by its absolute path, is its own producer.
     """
     if Path(name).is_absolute():
         return name
@@ -55,7 +54,7 @@ def producer(name: str) -> str:
 
 def producing_script(stage: str) -> str:
     """Script that runs a stage."""
-    return SCRIPTS[stage.split("/")[0]]
+    return SCRIPTS[stage.partition("/")[0]]
 
 
 def manifest_name(stage: str) -> str:
@@ -73,10 +72,9 @@ def content_hash(path: Path) -> str:
 def describe(path: Path) -> dict[str, Any]:
     """Shape, dtype, size and content hash of an artifact, as its manifest records them.
 
-    The shape of a table is (rows, columns) and its dtype a mapping from column to type; a figure or
-    a page has neither.
+    The shape of a table is (rows, columns) and its dtype a mapping from column to type.
     """
-    shape, dtype = None, None
+    shape, dtype = None, None  # of a figure or a page
     if path.suffix == ".npy":
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         shape, dtype = list(array.shape), str(array.dtype)
@@ -86,12 +84,8 @@ def describe(path: Path) -> dict[str, Any]:
         file = pyarrow.parquet.ParquetFile(path)
         shape = [file.metadata.num_rows, file.metadata.num_columns]
         dtype = {field.name: str(field.type) for field in file.schema_arrow}
-    return {
-        "shape": shape,
-        "dtype": dtype,
-        "bytes": path.stat().st_size,
-        "sha256": content_hash(path),
-    }
+    size, sha256 = path.stat().st_size, content_hash(path)
+    return {"shape": shape, "dtype": dtype, "bytes": size, "sha256": sha256}
 
 
 def manifest_hash(manifest: dict[str, Any]) -> str:
@@ -112,7 +106,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """An array from a ``.npy`` file of the user's, memory-mapped.
+    """An array from a ``.npy`` file, memory-mapped; a change to it does not reach the file.
 
     Raises
     ------
@@ -120,11 +114,11 @@ def load_array(path: Path) -> np.ndarray:
         When the file is no such array, or one of Python objects, whose code is not run.
     """
     try:
+        # Copy-on-write: torch takes no read-only array.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, TypeError, SyntaxError) as error:
-        raise InputError(
-            f"{path} is not a whole .npy file of numbers: write it with numpy.save"
-        ) from error
+        message = f"{path} is not a whole .npy file of numbers: write it with numpy.save"
+        raise InputError(message) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{path} is an archive of arrays: write one array with numpy.save")
@@ -142,25 +136,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _by_numbers(folder: Path) -> list[tuple[int, str]]:
-    """Sorting key by which ``ef50`` comes before ``ef200``."""
-    parts = re.split(r"(\d+)", folder.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
 class Results:
-    """A results folder.
-
-    Parameters
-    ----------
-    root : Path
-        The folder. It is created when the first stage writes to it.
-
-    Raises
-    ------
-    ArtifactError
-        When `root` is something other than a folder.
-    """
+    """A results folder, created when the first stage writes to it; no other kind of file."""
 
     def __init__(self, root: Path):
         if not root.is_dir() and (root.exists() or root.is_symlink()):
@@ -173,22 +150,15 @@ class Results:
 
     def load(self, name: str) -> np.ndarray:
         """An array of the folder, memory-mapped. Call `require` on it first."""
-        # Copy-on-write: torch takes no read-only array, and nothing that is written here reaches
-        # the file.
-        return np.load(self.path(name), mmap_mode="c", allow_pickle=False)
+        return load_array(self.path(name))
 
     def manifest(self, stage: str) -> dict[str, Any] | None:
         """A stage's manifest, or None where it is missing or is not one."""
         manifest = read_manifest(self.path(manifest_name(stage)))
         return manifest if manifest and manifest["stage"] == stage else None
 
-    def require(self, *names: str) -> dict[str, dict[str, Any]]:
-        """Check that artifacts are there, whole and current.
-
-        Returns
-        -------
-        dict
-            For each name its entry in the manifest of the stage that wrote it.
+    def require(self, *names: str) -> Entries:
+        """Check that artifacts are there, whole and current; return their manifest entries.
 
         Raises
         ------
@@ -196,22 +166,19 @@ class Results:
             When one is missing, is not what its stage wrote, or is older than what it was made
             from. The message names the script to run.
         """
-        entries, current = {}, set()
-        for name in names:
-            stage = producer(name)
-            script = producing_script(stage)
-            if not self.path(name).exists():
-                raise ArtifactError(f"{self.path(name)} is missing: run {script} first")
-            manifest = self.manifest(stage)
-            if manifest is None or name not in manifest["outputs"]:
-                raise ArtifactError(
-                    f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing or "
-                    f"damaged: run {script} again"
-                )
-            if stage not in current:
-                self._require_current(stage)
-                current.add(stage)
-            entries[name] = manifest["outputs"][name]
+        entries = {}
+        for stage, group in itertools.groupby(names, producer):
+            script, manifest = producing_script(stage), self.manifest(stage)
+            for name in group:
+                if not self.path(name).exists():
+                    raise ArtifactError(f"{self.path(name)} is missing: run {script} first")
+                if manifest is None or name not in manifest["outputs"]:
+                    raise ArtifactError(
+                        f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing "
+                        f"or damaged: run {script} again"
+                    )
+                entries[name] = manifest["outputs"][name]
+            self._require_current(stage)
         for name in self._damaged(entries):
             script = producing_script(producer(name))
             raise ArtifactError(
@@ -219,9 +186,7 @@ class Results:
             )
         return entries
 
-    def up_to_date(
-        self, stage: str, parameters: dict[str, Any], inputs: dict[str, dict[str, Any]]
-    ) -> bool:
+    def up_to_date(self, stage: str, parameters: dict[str, Any], inputs: Entries) -> bool:
         """Whether a stage's outputs are there, whole, and made from these parameters and inputs."""
         manifest = self.manifest(stage)
         return (
@@ -231,45 +196,42 @@ class Results:
             and not self._damaged(manifest["outputs"])
         )
 
-    def runs(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """The ANN runs of stage 04.
+    def runs(self) -> tuple[Entries, dict[str, str]]:
+        """Manifests of the ANN runs made from the present embeddings and exact lists, by name.
 
-        Returns
-        -------
-        current : dict
-            Manifest of each run that was searched with the present embeddings and exact lists, by
-            name.
-        left_out : dict
-            Why each other folder below ``04_hnsw/`` is not one of them, by name.
+        With it, why each other folder below ``04_hnsw/`` is not one of them.
         """
-        current, left_out = {}, {}
-        for folder in self.run_folders():
-            manifest = self.manifest(f"04_hnsw/{folder.name}")
+        exact = self.manifest("03_exact") or {"parameters": {}}
+        protocol, current, left_out = exact["parameters"].get("protocol"), {}, {}
+        for run in (folder.name for folder in self.run_folders()):
+            manifest = self.manifest(f"04_hnsw/{run}")
             if manifest is None:
-                left_out[folder.name] = (
-                    "its run.json is missing or damaged: run 04_hnsw_search.py again"
-                )
+                left_out[run] = "its run.json is missing or damaged: run 04_hnsw_search.py again"
                 continue
             try:
-                self._require_current(f"04_hnsw/{folder.name}")
+                self._require_current(f"04_hnsw/{run}")
             except ArtifactError:
-                left_out[folder.name] = "made from other embeddings or exact lists"
+                left_out[run] = "made from other embeddings or exact lists"
+                continue
+            if protocol is None or manifest["parameters"].get("protocol") == protocol:
+                current[run] = manifest
             else:
-                current[folder.name] = manifest
+                left_out[run] = "searched by another protocol than that of the exact lists"
         return current, left_out
 
     def run_folders(self) -> list[Path]:
         """Folders of the runs of stage 04, whole or not, in the order of the numbers in them."""
-        folders = (path for path in self.path("04_hnsw").glob("*") if path.is_dir())
-        return sorted((path for path in folders if path.name != "graphs"), key=_by_numbers)
+        folders = {path for path in self.path("04_hnsw").glob("*") if path.is_dir()}
+        folders -= {self.path(GRAPHS)}
+        return sorted(folders, key=lambda run: re.sub(r"\d+", lambda n: n[0].zfill(9), run.name))
 
     def graphs(self) -> list[str]:
-        """Names of the graphs that stage 04 has saved, or of which it has left a file."""
+        """Names of the graphs of which stage 04 has saved a file."""
         folder = self.path(GRAPHS)
         return [] if folder.is_symlink() else sorted({path.stem for path in folder.glob("*")})
 
     def remove_graph(self, graph: str) -> None:
-        """Remove a saved graph, its manifest first: killed then, it leaves none that is trusted."""
+        """Remove a saved graph; its manifest first, without which the rest is not trusted."""
         for path in sorted(self.path(GRAPHS).glob(f"{graph}.*"), key=lambda p: p.suffix != ".json"):
             path.unlink()
         with contextlib.suppress(OSError):
@@ -281,11 +243,10 @@ class Results:
         if folder.is_symlink():
             folder.unlink()
             return
-        # First of all: killed then, it leaves no run that lacks files.
-        (folder / "run.json").unlink(missing_ok=True)
+        (folder / "run.json").unlink(missing_ok=True)  # without it the rest is not trusted
         shutil.rmtree(folder)
 
-    def _damaged(self, entries: dict[str, dict[str, Any]]) -> list[str]:
+    def _damaged(self, entries: Entries) -> list[str]:
         """Which artifacts are not what their entries say; hashing them takes all cores."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             matches = list(pool.map(self._matches_manifest, entries, entries.values()))
@@ -293,11 +254,8 @@ class Results:
 
     def _matches_manifest(self, name: str, entry: dict[str, Any]) -> bool:
         path = self.path(name)
-        return (
-            path.is_file()
-            and path.stat().st_size == entry.get("bytes")
-            and content_hash(path) == entry["sha256"]
-        )
+        same_size = path.is_file() and path.stat().st_size == entry["bytes"]
+        return same_size and content_hash(path) == entry["sha256"]
 
     def _is_unchanged(self, name: str, recorded: dict[str, Any]) -> bool:
         """Whether an input is what it was, or gone: the stage that needs it itself will miss it."""
@@ -308,9 +266,8 @@ class Results:
 
     def _require_current(self, stage: str) -> None:
         """Raise when anything a stage was made from, directly or not, has changed since."""
-        manifest = self.manifest(stage)
-        inputs = {} if manifest is None else manifest["inputs"]
-        for upstream in dict.fromkeys(producer(name) for name in inputs):
+        inputs = (self.manifest(stage) or {"inputs": {}})["inputs"]
+        for upstream in dict.fromkeys(map(producer, inputs)):
             self._require_current(upstream)
         for name, recorded in inputs.items():
             if not self._is_unchanged(name, recorded):

@@ -1,20 +1,45 @@
 """The runs that accumulate in the results folder: which are overwritten, which are removed."""
 
 import itertools
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from drift.pipeline.results import Results
 
+if TYPE_CHECKING:
+    from drift.indexes.config import GraphConfig
 
-def announce_overwriting(results: Results, runs: Iterable[str], grid: list[int]) -> None:
+
+def announce_overwriting(results: Results, grids: Mapping[str, list[int]]) -> None:
     """Print which of some runs are there with lists of another grid, which these will replace."""
-    for run in runs:
+    for run, grid in grids.items():
         manifest = results.manifest(f"04_hnsw/{run}")
         former = manifest["parameters"].get("k_grid") if manifest else None
         if former and former != grid:
             ks, new_ks = format_grid(former), format_grid(grid)
             replaced = f"its lists for k = {ks} will be overwritten by those for k = {new_ks}"
             print(f"{run}: {replaced}", flush=True)
+
+
+def announce_rest(seconds: float, effort: list[int]) -> None:
+    """Print how long the other runs take, after the first of them; `effort` is of all of them."""
+    rest = seconds * sum(effort[1:]) / effort[0]
+    if rest > 60:
+        print(f"the other runs: about {math.ceil(rest / 60)} minutes more", flush=True)
+
+
+def warn_of_dense_graphs(graphs: Iterable["GraphConfig"]) -> None:
+    """Print which graphs FAISS will not prune."""
+    for graph in graphs:
+        if not graph.prunes_links:
+            print(
+                f"warning: {graph.name}: FAISS prunes links from efConstruction = 2 M = "
+                f"{2 * graph.M} on, and not below: this graph is denser, and its overlap is "
+                "not comparable with that of a pruned one",
+                file=sys.stderr,
+            )
 
 
 def format_grid(ks: list[int]) -> str:

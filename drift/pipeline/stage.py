@@ -24,6 +24,7 @@ from drift import add_filename
 from drift.pipeline.environment import n_threads, package_versions, processor
 from drift.pipeline.results import (
     ArtifactError,
+    Entries,
     Results,
     describe,
     manifest_hash,
@@ -40,25 +41,16 @@ DECIDED = "manifest.json"
 
 
 class Stage:
-    """One stage of the pipeline, in the order of its methods.
+    """One stage of the pipeline, ``03_exact`` or ``04_hnsw/RUN``, in the order of its methods.
 
-    Parameters
-    ----------
-    name : str
-        ``03_exact`` for instance, or ``04_hnsw/RUN``.
-    args : argparse.Namespace
-        The command line, from `drift.pipeline.cli.run`.
-    inputs : dict, optional
-        Manifest entries of files that are known to be whole and current.
+    `inputs` are manifest entries of files that are known to be whole and current.
     """
 
-    def __init__(
-        self, name: str, args: argparse.Namespace, inputs: dict[str, dict[str, Any]] | None = None
-    ):
+    def __init__(self, name: str, args: argparse.Namespace, inputs: Entries | None = None):
         self.name, self.args = name, args
         self.results = Results(args.results)
         self.inputs = dict(inputs or {})
-        self.completed: dict[str, dict[str, Any]] = {}
+        self.completed: Entries = {}
         self._folder = self.results.path(PARTIAL) / name.replace("/", "--")
         self._checkpoints = self._folder / "checkpoints.jsonl"
         self._plan: dict[str, Any] = {}
@@ -74,13 +66,7 @@ class Stage:
         return type(self)(f"{self.name}/{name}", self.args, chosen)
 
     def require(self, *names: str) -> list[Path]:
-        """Record files as inputs, once they are known to be whole and current; their paths.
-
-        Raises
-        ------
-        ArtifactError
-            When one is missing, damaged or stale; the message names the script to run.
-        """
+        """Record files as inputs, once `Results.require` has found them whole; their paths."""
         self.inputs |= self.results.require(*names)
         return [self.results.path(name).absolute() for name in names]
 
@@ -96,54 +82,37 @@ class Stage:
     def begin(self, parameters: dict[str, Any]) -> bool:
         """Whether the outputs have to be made: they are not current, or ``--force`` is given.
 
-        Nothing is written yet. The first output resumes what an interrupted run left when its
-        parameters and inputs were the same, and throws it away when they were not, or with
-        ``--force``.
-
-        Parameters
-        ----------
-        parameters : dict
-            What decides the outputs beside the inputs, in types that JSON has.
+        Nothing is written yet. The first output resumes an interrupted run that had the same
+        parameters, in types that JSON has, and inputs, or else throws away what it left.
         """
         if not self.args.force and self.results.up_to_date(self.name, parameters, self.inputs):
             print(f"{self.name}: up to date in {self.results.root} (--force runs it anyway)")
             return False
         self._plan = {"stage": self.name, "parameters": parameters, "inputs": dict(self.inputs)}
-        self._started = time.monotonic()
+        self.start_clock()
         return True
+
+    def start_clock(self) -> None:
+        """Count the seconds of the manifest from now on, for a stage that waits for others."""
+        self._started = time.monotonic()
 
     def create(
         self, name: str, shape: tuple[int, ...], dtype: type, scratch: bool = False
     ) -> np.memmap:
-        """Make room for an array, with what an interrupted run stored in it.
+        """Make room for an array, or find what an interrupted run stored in it; for reading.
 
-        Parameters
-        ----------
-        name : str
-            An artifact.
-        shape, dtype
-            Of the array.
-        scratch : bool
-            Whether it is no output, and only there to work with until `commit`.
-
-        Returns
-        -------
-        memmap
-            The array, for reading.
+        A `scratch` array is no output, and only there to work with until `commit`.
         """
         self._open()
         path = self._folder / name if scratch else self.output(name)
         if name not in self._arrays:
-            temporary = path.with_name(f"{path.name}.tmp")
-            with add_filename(path):
-                array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            with add_filename(path), path.open("w+b") as file:
+                np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
                 if hasattr(os, "posix_fallocate"):
                     # A mapped write to a full disk kills the process; asking for the room fails
                     # with an error that can be reported.
-                    with temporary.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
-            temporary.replace(path)
-            self._arrays[name] = [path.stat().st_size, list(shape), str(array.dtype)]
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            self._arrays[name] = _form(path)
             self._append("array", name, self._arrays[name])
         return np.load(path, mmap_mode="r")
 
@@ -163,7 +132,7 @@ class Stage:
         return path
 
     def append(self, name: str, columns: dict[str, np.ndarray]) -> None:
-        """Add rows to a parquet file, as a row group of their own."""
+        """Add rows to a parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -175,8 +144,7 @@ class Stage:
         if name not in self._tables:
             # Looking for repeated values among floats takes longer than writing them.
             texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            path = self.output(name)
-            self._tables[name] = Writer(path, table.schema, use_dictionary=texts)
+            self._tables[name] = Writer(self.output(name), table.schema, use_dictionary=texts)
         self._tables[name].write_table(table)
 
     def output(self, name: str) -> Path:
@@ -199,13 +167,7 @@ class Stage:
         return sum(facts[fact] for facts in self.completed.values())
 
     def commit(self, **facts: Any) -> dict[str, Any]:
-        """Move the outputs into place, then write the manifest, which holds `facts` as well.
-
-        Returns
-        -------
-        dict
-            The manifest.
-        """
+        """Move the outputs into place, then the manifest; return it. It holds `facts` as well."""
         for table in self._tables.values():
             table.close()
         manifest = {
@@ -243,9 +205,12 @@ class Stage:
         self._require_place(str(self._checkpoints.relative_to(self.results.root)))
         self._require_place(manifest_name(self.name))
         if self.args.force or not self._resume():
+            self._arrays.clear()
+            self.completed.clear()
             if self._folder.exists():
                 shutil.rmtree(self._folder)
             self._folder.mkdir(parents=True)
+            self._checkpoints.touch()
             write_json(self._folder / "plan.json", self._plan)
         self._is_open = True
 
@@ -253,15 +218,10 @@ class Stage:
         """Refuse to write over a folder, or through a link to somewhere else."""
         target = self.results.path(name)
         if target.is_dir():
-            raise ArtifactError(
-                f"{target} is a folder, and a file is to be written there: remove it"
-            )
+            raise ArtifactError(f"{target} is a folder where a file is to be written: remove it")
         while (target := target.parent) != self.results.root:
-            if target.is_symlink() or (target.exists() and not target.is_dir()):
-                raise ArtifactError(
-                    f"{target} is a link or a file, and a folder of {self.results.root} itself is "
-                    "to be written to: remove it"
-                )
+            if target.is_symlink() or target.is_file():
+                raise ArtifactError(f"{target} is a link or a file, not a folder: remove it")
 
     def _append(self, *content: Any) -> None:
         text = json.dumps(content).encode()
@@ -271,48 +231,34 @@ class Stage:
             os.fsync(file.fileno())
 
     def _resume(self) -> bool:
-        """Resume what an interrupted run left, unless it had another plan or is not whole."""
+        """Whether an interrupted run with the same plan left whole arrays; take up its blocks."""
         try:
             if json.loads((self._folder / "plan.json").read_text()) != self._plan:
                 return False
-            lines = self._checkpoints.read_bytes() if self._checkpoints.exists() else b""
-        except (OSError, ValueError):
-            return False
-        whole = 0
-        for line in lines.splitlines(keepends=True):
-            checksum, _, text = line.removesuffix(b"\n").partition(b" ")
-            if line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(text):
-                break  # the process was killed while it wrote this line, or it was edited
-            kind, name, facts = json.loads(text)
-            recorded = self._arrays if kind == "array" else self.completed
-            recorded[name] = facts
-            whole += len(line)
-        if all(self._is_as_created(name, facts) for name, facts in self._arrays.items()):
-            if whole < len(lines):
-                os.truncate(self._checkpoints, whole)  # the next line must begin on a new line
-            return True
-        self._arrays.clear()
-        self.completed.clear()
-        return False
-
-    def _is_as_created(self, name: str, facts: Any) -> bool:
-        """Whether an array has the size, shape and dtype with which it was created."""
-        path = self._folder / name
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return facts == [path.stat().st_size, list(array.shape), str(array.dtype)]
+            whole = 0
+            for line in self._checkpoints.read_bytes().splitlines(keepends=True):
+                checksum, _, text = line.removesuffix(b"\n").partition(b" ")
+                if line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(text):
+                    break  # the process was killed while it wrote this line, or it was edited
+                kind, name, facts = json.loads(text)
+                (self._arrays if kind == "array" else self.completed)[name] = facts
+                whole += len(line)
+            if any(_form(self._folder / name) != form for name, form in self._arrays.items()):
+                return False
         except (OSError, ValueError, EOFError):
             return False
+        os.truncate(self._checkpoints, whole)  # the next line must begin on a new line
+        return True
+
+
+def _form(path: Path) -> list[Any]:
+    """Size in bytes, shape and dtype of an array on disk."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return [path.stat().st_size, list(array.shape), str(array.dtype)]
 
 
 def finish_commits(results: Results) -> None:
-    """Move into place what a process that was killed while it committed has left to move.
-
-    Parameters
-    ----------
-    results : Results
-        A folder that no other process works in.
-    """
+    """Move into place what a process that was killed while it committed has left to move."""
     partial = results.path(PARTIAL)
     if partial.is_symlink():
         return  # a stage refuses it
@@ -332,7 +278,7 @@ def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -
         target.parent.mkdir(parents=True, exist_ok=True)
         if (folder / name).exists():
             (folder / name).replace(target)
-    for name in set(previous["outputs"] if previous else ()) - set(manifest["outputs"]):
+    for name in (previous or {"outputs": {}})["outputs"].keys() - manifest["outputs"].keys():
         results.path(name).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.is_dir():
@@ -340,10 +286,10 @@ def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -
         elif path.name != DECIDED:
             path.unlink()
     (folder / DECIDED).replace(results.path(manifest_name(manifest["stage"])))
-    _remove_if_empty(folder)
-    _remove_if_empty(folder.parent)
+    _remove_if_empty(folder, folder.parent)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_if_empty(*folders: Path) -> None:
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        for folder in folders:
+            folder.rmdir()

@@ -78,35 +78,6 @@ def lid_notebook(distances: np.ndarray) -> np.ndarray:
     return -1 / np.log(squared[:, :-1] / (last + 1e-12) + 1e-12).mean(axis=1)
 
 
-def expanded_neighbors(
-    embeddings: np.ndarray, queries: np.ndarray, k: int, include_self: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows as ``IndexFlatL2`` gives them, by expanded float32 distances.
-
-    The distance of a row to itself is rounding noise here, not quite 0, and close neighbors can
-    change places.
-
-    Parameters and errors are those of `drift.exact.ExactSearch.neighbors`.
-
-    Returns
-    -------
-    indices : ndarray of int32, shape (Q, k)
-    distances : ndarray of float32, shape (Q, k)
-        Euclidean, not squared.
-    """
-    import faiss  # whoever asks for the metrics or the curve alone does without
-
-    from drift.exact import check_k, drop_self
-
-    check_k(k, len(embeddings), include_self)
-    points = np.ascontiguousarray(embeddings[queries])
-    squared, indices = faiss.knn(points, embeddings, k if include_self else k + 1)
-    distances = np.sqrt(squared)
-    if not include_self:
-        indices, distances = drop_self(indices, distances, queries)
-    return indices.astype(np.int32), distances
-
-
 def curve() -> "pd.DataFrame":
     """The published curve.
 

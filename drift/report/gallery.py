@@ -15,28 +15,19 @@ LEAST_KEPT_SHOWN = 2
 VISIBLE_DRIFT = 0.95
 
 
-class Neighbor(NamedTuple):
-    """A neighbor of a query: its row, its rank in the list from 1 on, its distance, if lost."""
-
-    row: int
-    rank: int
-    distance: float
-    lost: bool = False
-
-
 class DriftedQuery(NamedTuple):
     """A query, and by rank some of its exact neighbors, and some returned in their place.
 
-    Of k neighbors asked for, `lost` were not returned, and `missing` places stayed empty. `exact`
-    are the nearest of those that were lost, and the nearest of those that were kept.
+    Of its neighbors `lost` were not returned, and `missing` places stayed empty. `exact` are the
+    nearest of those that were lost, and the nearest of those that were kept. Either table has the
+    columns ``row``, ``rank`` (from 1 on), ``distance`` and ``lost``.
     """
 
     row: int
-    k: int
     lost: int
     missing: int
-    exact: list[Neighbor]
-    instead: list[Neighbor]
+    exact: pd.DataFrame
+    instead: pd.DataFrame
 
 
 class Gallery(NamedTuple):
@@ -61,8 +52,8 @@ class Gallery(NamedTuple):
 def choose(study: Study, run: str | None, k: int | None) -> tuple[str, int]:
     """The run of stage 04, and the k, of which to show queries.
 
-    Without a run, the one with the least overlap. Without a k, the first at which it keeps less
-    than `VISIBLE_DRIFT` of the neighbors on average, or where it keeps least.
+    Without a run, the one with the least overlap. Without a k, the first at which that falls below
+    `VISIBLE_DRIFT`, or where it is least.
 
     Raises
     ------
@@ -88,15 +79,9 @@ def most_drifted(
 ) -> list[int]:
     """Places of the `n` queries that kept least; of equals, those that moved farthest first.
 
-    A query that is an exact neighbor of one that was chosen before, or has it as a neighbor, shows
-    nearly the same pictures, and is left out; so is one that kept everything.
-
-    Parameters
-    ----------
-    overlap, shift, rows : ndarray, shape (Q,)
-        Neighborhood overlap; barycenter shift, of which NaN is farthest; the row of each query.
-    exact_indices : ndarray of int, shape (Q, k)
-        Its exact neighbors.
+    Of Q queries `overlap`, barycenter `shift` (NaN is farthest) and `rows` are (Q,), their exact
+    neighbors (Q, k). One that is a neighbor of another that was chosen before, or has it as one,
+    shows nearly the same pictures, and is left out; so is one that kept everything.
     """
     order = np.lexsort((-np.where(np.isnan(shift), np.inf, shift), overlap))
     chosen: list[int] = []
@@ -109,20 +94,26 @@ def most_drifted(
     return chosen
 
 
-def drifted_queries(
-    per_query: pd.DataFrame, run: str, k: int, rows: np.ndarray, lists: Sequence[np.ndarray], n: int
-) -> list[DriftedQuery]:
-    """At most `n` queries, those that drifted most with a run at a k.
+def gallery(
+    study: Study,
+    run: str,
+    k: int,
+    lists: Sequence[np.ndarray],
+    images: tuple[np.ndarray, pd.DataFrame],
+    n: int,
+) -> Gallery:
+    """At most `n` queries, those that drifted most with a run of stage 04 at a k.
 
-    `per_query` is the table ``05_per_query.parquet``, `rows` (Q,) are the queries, and `lists` are
-    exact ids and distances, and ids and distances of the run, of shape (Q, k or more).
+    `lists` are the queries (Q,), their exact ids and distances, and ids and distances of the run,
+    of shape (Q, k or more); `images` those of a `Gallery`, and their table.
     """
-    chosen = per_query[(per_query["run"] == run) & (per_query["k"] == k)]
-    chosen = chosen.set_index("query").loc[rows]
+    rows, *lists = lists
     lists = [part[:, :k] for part in lists]
-    drift = chosen["overlap"].to_numpy(), chosen["barycenter_shift"].to_numpy()
+    queries = study.per_query.query("run == @run and k == @k").set_index("query").loc[rows]
+    drift = queries[["overlap", "barycenter_shift"]].to_numpy().T
     worst = most_drifted(*drift, rows, lists[0], n)
-    return [drifted_query(rows[i], *(part[i] for part in lists)) for i in worst]
+    shown = [drifted_query(rows[i], *(part[i] for part in lists)) for i in worst]
+    return Gallery(shown, study.label_of(run), k, *images)
 
 
 def drifted_query(
@@ -133,27 +124,16 @@ def drifted_query(
     ann_distances: np.ndarray,
     shown: int = SHOWN,
 ) -> DriftedQuery:
-    """What to show of a query, given its lists, of shape (k,), with id -1 for a missing neighbor.
-
-    At most `shown` exact neighbors, and as many that were returned instead.
-    """
-    is_lost = ~np.isin(exact_indices, ann_indices)
-    is_new = ~np.isin(ann_indices, exact_indices) & (ann_indices >= 0)
-    lost, kept = np.flatnonzero(is_lost), np.flatnonzero(~is_lost)
+    """At most `shown` neighbors of either list, of shape (k,), with id -1 for a missing one."""
+    ranks = np.arange(1, len(exact_indices) + 1)
+    exact = pd.DataFrame({"row": exact_indices, "rank": ranks, "distance": exact_distances})
+    ann = pd.DataFrame(
+        {"row": ann_indices, "rank": ranks, "distance": ann_distances, "lost": False}
+    )
+    exact["lost"] = ~exact["row"].isin(ann["row"])
+    instead = ann[~ann["row"].isin(exact["row"]) & (ann["row"] >= 0)]
+    lost, kept = exact[exact["lost"]], exact[~exact["lost"]]
     # Those that were kept are shown beside those that were lost: what is it that is missing?
     lost_shown = lost[: shown - min(len(kept), LEAST_KEPT_SHOWN)]
-    exact = np.sort(np.concatenate([lost_shown, kept[: shown - len(lost_shown)]]))
-    return DriftedQuery(
-        row=int(row),
-        k=len(exact_indices),
-        lost=len(lost),
-        missing=int((ann_indices < 0).sum()),
-        exact=[
-            Neighbor(int(exact_indices[i]), i + 1, float(exact_distances[i]), bool(is_lost[i]))
-            for i in exact.tolist()
-        ],
-        instead=[
-            Neighbor(int(ann_indices[i]), i + 1, float(ann_distances[i]))
-            for i in np.flatnonzero(is_new)[:shown].tolist()
-        ],
-    )
+    both = pd.concat([lost_shown, kept[: shown - len(lost_shown)]]).sort_values("rank")
+    return DriftedQuery(int(row), len(lost), sum(ann["row"] < 0), both, instead[:shown])

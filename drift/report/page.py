@@ -12,13 +12,14 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from drift.report import tables
+from drift.report.claims import claims
+from drift.report.experiments import comparison, is_same_data
 from drift.report.figures import Plot
 from drift.report.gallery import Gallery
-from drift.report.study import Study, given_files
+from drift.report.study import Study
 from drift.report.verdict import drifters, verdict
 
 THUMBNAIL = 96  # pixels; small pictures stay as they are
@@ -38,27 +39,20 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        **{"cell": _cell, "cells": _cells, "abbreviate": tables.abbreviate},
-        **{"embed": _embed, "thumbnail": _thumbnail, "unbroken": _unbroken},
-    }
+    environment.filters |= {"cell": _cell, "embed": _embed}
+    environment.filters |= {"thumbnail": _thumbnail, "unbroken": _unbroken}
     return environment.get_template("page.html.j2").render(
         tables=tables,
         study=study,
-        costs=tables.COSTS,
         colors={style.label: style.color for style in study.styles.values()},
         verdict=verdict(study),
         drifters=drifters,
-        given_files=given_files(study.facts),
+        claims=claims(study) if study.publication else [],
+        compared=comparison(study) if study.publication and is_same_data(study) else None,
         plots=plots,
         gallery=gallery,
         left_out=left_out,
     )
-
-
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """The rows of a table as text."""
-    return [[_cell(cell) for cell in row] for row in table.itertuples(index=False, name=None)]
 
 
 def _cell(value: Any) -> str:

@@ -1,7 +1,7 @@
 """What figures are made of: panels, lines, bands, marks, limits, the legend."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.style
@@ -10,36 +10,38 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    FuncFormatter,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-    SymmetricalLogLocator,
-)
 
 from drift.report.run_styles import RunStyle
 from drift.report.study import Study
 
-STYLE = Path(__file__).with_name("style.mplstyle")
-EXACT_COLOR = "0.25"
+# Its dots are seen only where a curve has a single k.
+EXACT = RunStyle("exact", "0.25", "-", ".", width=2.8, index=0, fixed_ef=None)
 NOTE_COLOR = "0.35"
+LIMIT = {"color": "0.5", "linestyle": ":", "linewidth": 1}
 MARKS_ON_A_LINE = 8
 # Of a mean over many queries that kept everything, no more than this is missing to 1.
 ROUNDING = 1e-12
 # Without the date the same figure is the same file.
 METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
-styled = matplotlib.style.context(STYLE)
+styled = matplotlib.style.context(Path(__file__).with_name("style.mplstyle"))
 
 
-def stack(study: Study, *heights: float) -> tuple[Figure, list[Axes]]:
-    """A figure of panels of some heights, in inches, one above the other, over k."""
+def stack(study: Study, *heights: float, is_marked: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of panels of some heights, in inches, one above the other, over k.
+
+    The k at which a fixed efSearch is used up can be marked.
+    """
     figure = Figure()
     figure.set_figheight(sum(heights) + 0.15 * len(heights) + 0.7)
     grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+    margin = max(1, 0.04 * (study.ks[-1] - study.ks[0]))
     for axes in grid.flat:
-        set_k_axis(axes, study, study.styles.values())
+        axes.set_xlim(study.ks[0] - margin, study.ks[-1] + margin)
+        _set_ticks(axes)
+        for ef in _fixed_efs(study) if is_marked else ():
+            axes.axvline(ef, zorder=1, **LIMIT)
+    axes.locator_params(axis="x", steps=[1, 2, 5, 10], integer=True)
     axes.set_xlabel("k, neighbors asked for")
     return figure, list(grid.flat)
 
@@ -52,7 +54,7 @@ def multiples(ks: Sequence[int], columns: int) -> tuple[Figure, np.ndarray]:
     for k, row in zip(ks, grid, strict=True):
         for axes in row:
             axes.set_title(f"k = {k}")
-            set_ticks(axes)
+            _set_ticks(axes)
     return figure, grid
 
 
@@ -60,11 +62,10 @@ def finish(figure: Figure, study: Study, footnote: str = "", is_over_k: bool = T
     """Add the note at the bottom, and the legend of all panels at the top."""
     figure.supxlabel(footnote, color=NOTE_COLOR)
     lines = {line.get_label(): line for axes in figure.axes for line in named_lines(axes)}
-    handles = list(lines.values())
-    efs = [ef for ef in fixed_efs(study.styles.values()) if study.ks[0] < ef < study.ks[-1]]
+    handles, efs = list(lines.values()), _fixed_efs(study)
     if efs and is_over_k:
         label = textwrap.fill(f"k = efSearch {', '.join(map(str, efs))}", 45)
-        handles.append(Line2D([], [], color="0.5", linestyle=":", linewidth=1, label=label))
+        handles.append(Line2D([], [], label=label, **LIMIT))
     figure.legend(handles=handles, loc="outside upper left")
     figure.set_figheight(figure.get_figheight() + 0.16 * len(handles))
     for axes in figure.axes:
@@ -78,25 +79,14 @@ def named_lines(axes: Axes) -> list[Line2D]:
     return [line for line in axes.get_lines() if not line.get_label().startswith("_")]
 
 
-def fixed_efs(styles: Iterable[RunStyle]) -> list[int]:
-    """The numbers that efSearch was fixed to: each is used up at that k."""
-    return sorted({style.fixed_ef for style in styles if style.fixed_ef is not None})
+def _fixed_efs(study: Study) -> list[int]:
+    """The numbers that efSearch was fixed to, as far as they lie within the grid."""
+    efs = {style.fixed_ef for style in study.styles.values() if style.fixed_ef is not None}
+    return sorted(ef for ef in efs if study.ks[0] < ef < study.ks[-1])
 
 
-def set_k_axis(axes: Axes, study: Study, styles: Iterable[RunStyle]) -> None:
-    """A horizontal axis from the first k to the last, on which the efSearch of runs is marked."""
-    margin = max(1, 0.04 * (study.ks[-1] - study.ks[0]))
-    axes.set_xlim(study.ks[0] - margin, study.ks[-1] + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
-    set_ticks(axes)
-    for ef in fixed_efs(styles):
-        if study.ks[0] < ef < study.ks[-1]:
-            axes.axvline(ef, color="0.5", linestyle=":", linewidth=1, zorder=1)
-
-
-def set_ticks(axes: Axes) -> None:
-    """Few and round numbers on the vertical axis."""
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+def _set_ticks(axes: Axes) -> None:
+    axes.locator_params(axis="y", nbins=5, steps=[1, 2, 2.5, 5, 10])
 
 
 def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: RunStyle) -> None:
@@ -116,25 +106,11 @@ def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: RunSt
 
 
 def draw_curve(axes: Axes, curve: pd.DataFrame, style: RunStyle) -> None:
-    """A run's line with its interval, from a table with ``mean``, ``ci_low`` and ``ci_high``."""
+    """A line with its interval, from a table with ``mean``, ``ci_low`` and ``ci_high``."""
     draw_line(axes, curve.index, curve["mean"], style)
-    _draw_band(axes, curve, style.color)
-
-
-def draw_exact(axes: Axes, curve: pd.DataFrame) -> None:
-    """The exact side, with its interval."""
-    # A single point would be no line to be seen.
-    marker = "o" if len(curve) == 1 else None
-    look = {"color": EXACT_COLOR, "linewidth": 2.8, "marker": marker}
-    axes.plot(curve.index, curve["mean"], label="exact", **look)
-    _draw_band(axes, curve, EXACT_COLOR)
-
-
-def _draw_band(axes: Axes, curve: pd.DataFrame, color: str) -> None:
     # A band over a single k has no width to be seen.
-    width = 3 if len(curve) == 1 else 0
-    ends = curve["ci_low"], curve["ci_high"]
-    axes.fill_between(curve.index, *ends, color=color, alpha=0.25, lw=width)
+    edge, ends = 3 if len(curve) == 1 else 0, (curve["ci_low"], curve["ci_high"])
+    axes.fill_between(curve.index, *ends, color=style.color, alpha=0.25, lw=edge)
 
 
 def mark_crossings(axes: Axes, study: Study, criterion: str) -> None:
@@ -155,16 +131,13 @@ def set_share_axis(axes: Axes) -> None:
 
 
 def set_loss_axis(axes: Axes, losses: np.ndarray) -> None:
-    """A logarithmic vertical axis that has a place for 0, below its last power of ten.
+    """A logarithmic vertical axis that has a place for 0, and goes up to 0.01 at least.
 
-    It begins at the power of ten below the least of the losses that is not 0, and goes up to 0.01
-    at least.
+    It begins at the power of ten below the least of the losses that is not 0.
     """
     least = 10 ** np.floor(np.log10(losses[losses > 0].min(initial=1e-3)))
     axes.set_yscale("symlog", linthresh=least, linscale=0.5)
-    axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:.9f}".rstrip("0.") or "0"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:.9f}".rstrip("0.") or "0")
     axes.set_ylim(-0.1 * least, 1.5 * max(0.01, losses.max(initial=0)))
 
 
@@ -176,7 +149,7 @@ def set_cost_axis(axes: Axes, costs: np.ndarray) -> None:
     ticks = np.outer(powers, (1, 3) if high / low > 20 else (1, 2, 5)).ravel()
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{t:g}" if t < 1000 else f"{t / 1000:g}k" for t in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.minorticks_off()
     axes.set_xlim(low, high)
 
 

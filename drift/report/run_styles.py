@@ -11,15 +11,7 @@ COLORS = (
     *("#332288", "#8C510A", "#01665E", "#AA4499", "#661100", "#5E35B1"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "d")
-# Dotted is left to what is no run.
-DASHES = (
-    "-",
-    (0, (4, 2)),
-    (0, (4, 1.5, 1, 1.5)),
-    (0, (2, 1)),
-    (0, (6, 1, 1, 1, 1, 1)),
-    (0, (9, 2)),
-)
+DASHES = ("-", "--", "-.")  # dotted is left to what is no run
 BACKENDS = {"faiss": "FAISS"}
 SETTINGS = {"M": "M", "ef_construction": "efConstruction", "seed": "seed"}
 
@@ -28,13 +20,13 @@ SETTINGS = {"M": "M", "ef_construction": "efConstruction", "seed": "seed"}
 class RunStyle:
     """How a run looks; its `label` is its name in sentences, tables and figures.
 
-    `index` is its place among the runs; `width` is in points; `fixed_ef` is efSearch, where that is
-    a number.
+    `index` is its place among the runs, `width` is in points, and `fixed_ef` is efSearch where that
+    is a number.
     """
 
     label: str
     color: str
-    dash: Any
+    dash: str
     marker: str
     width: float
     index: int
@@ -52,7 +44,7 @@ def run_styles(
     """
     graphs = graphs or {}
     differing = [
-        key for key in SETTINGS if len({settings.get(key) for settings in runs.values()}) > 1
+        key for key in SETTINGS if len({run[key] for run in runs.values() if key in run}) > 1
     ]
     styles = {}
     for i, (run, settings) in enumerate(runs.items()):
@@ -60,8 +52,7 @@ def run_styles(
         # Matplotlib hides lines whose name begins with an underscore.
         label = BACKENDS.get(settings["backend"], settings["backend"].lstrip("_"))
         if ef is not None:
-            policy, _, least = str(ef).partition(",")
-            label += f" efSearch {policy}" + (f", at least {least}" if least else "")
+            label += f" efSearch {ef}".replace(",", ", at least ")
         for key in differing:
             if key in settings and not (key == "seed" and run in graphs):
                 label += f", {SETTINGS[key]} {settings[key]}"
@@ -70,9 +61,9 @@ def run_styles(
         styles[run] = RunStyle(
             label=label,
             color=COLORS[i % len(COLORS)],
-            # After twelve runs the colors come again with other marks and dashes.
+            # After twelve runs the colors come again with other marks.
             marker=MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
-            dash=DASHES[(i + i // len(DASHES)) % len(DASHES)],
+            dash=DASHES[i % len(DASHES)],
             # Each later run is drawn thinner, so that one it coincides with shows behind it.
             width=max(1.0, 2.0 - 0.4 * i),
             index=i,

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -14,46 +13,37 @@ from drift.report.run_styles import RunStyle, run_styles
 Manifests = Mapping[str, Mapping[str, Any]]
 
 # Of the table of single queries, what the report needs.
-PER_QUERY = ["run", "k", "query", "overlap", "barycenter_shift", "distance_ratio", "lid_exact"]
-QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+PER_QUERY = ["run", "k", "query", "overlap", "found", "barycenter_shift", "distance_ratio"]
+PER_QUERY += ["lid_exact"]
 ENOUGH = 0.99  # of the queries must have a value for what is said of it to hold for all
-BADLY_SERVED = 0.9  # is a query that gets less of its neighbors
 
 
-@dataclass(frozen=True)
+class Publication(NamedTuple):
+    """What was published: the paper's curves, the jumps in each of them, the notebook's curves."""
+
+    curves: pd.DataFrame
+    jumps: pd.DataFrame
+    notebook: pd.DataFrame
+
+
+@dataclass
 class Study:
     """Everything that was measured, with runs that differ by their seed alone put together.
 
     Such a family counts as one run, under its name without the seed. Its means and intervals are
     those over queries and graphs together.
-
-    Attributes
-    ----------
-    curves, safe_k : DataFrame
-        The tables ``05_curves.parquet`` and ``05_safe_k.parquet``.
-    styles : mapping of str to RunStyle
-        How each run looks, in the order in which they were searched.
-    members : mapping of str to list of str
-        The runs of stage 04 that each run stands for.
-    facts : mapping
-        The manifest of stage 05.
-    searched, manifests : mapping of str to dict
-        Manifests of stage 04 by its runs, and of all stages.
-    per_query : DataFrame or None
-        `PER_QUERY` of the table ``05_per_query.parquet``.
-    published : DataFrame or None
-        The published curves, a column for ``k`` and for each metric, to be shown beside ours.
     """
 
-    curves: pd.DataFrame
-    safe_k: pd.DataFrame
-    styles: Mapping[str, RunStyle]
-    members: Mapping[str, list[str]]
-    facts: Mapping[str, Any]
-    searched: Manifests = field(default_factory=dict)
-    manifests: Manifests = field(default_factory=dict)
-    per_query: pd.DataFrame | None = None
-    published: pd.DataFrame | None = None
+    curves: pd.DataFrame  # 05_curves.parquet
+    safe_k: pd.DataFrame  # 05_safe_k.parquet
+    styles: Mapping[str, RunStyle]  # in the order in which the runs were searched
+    members: Mapping[str, list[str]]  # the runs of stage 04 that each run stands for
+    facts: Mapping[str, Any]  # the manifest of stage 05
+    searched: Manifests = field(default_factory=dict)  # those of stage 04, by its runs
+    manifests: Manifests = field(default_factory=dict)  # of all stages
+    per_query: pd.DataFrame | None = None  # `PER_QUERY` of 05_per_query.parquet
+    published: pd.DataFrame | None = None  # the notebook's curves, beside those by its protocol
+    publication: Publication | None = None  # the paper's, beside those by its protocol
 
     @classmethod
     def from_tables(
@@ -74,13 +64,14 @@ class Study:
         order = sorted(runs, key=lambda run: searched.get(run, {}).get("date", ""))
         grids = curves.groupby("run")["k"].agg(set)
         families = {} if graphs is None else graphs.groupby("family")["k"].agg(set).to_dict()
-        members: dict[str, list[str]] = {}
-        for run in order:
-            # One of another grid is none of the family.
-            is_member = grids[run] == families.get(family_name(run))
-            members.setdefault(family_name(run) if is_member else run, []).append(run)
+        # One of another grid is none of the family.
+        owner = {
+            run: family_name(run) if grids[run] == families.get(family_name(run)) else run
+            for run in order
+        }
+        members = {run: [one for one in order if owner[one] == run] for run in owner.values()}
         if families:
-            curves, safe_k = _put_together(curves, safe_k, graphs, members)
+            curves, safe_k = _put_together(curves, safe_k, graphs, owner)
         styles = run_styles(
             {run: runs[several[0]] for run, several in members.items()},
             {run: len(members[run]) for run in families},
@@ -114,8 +105,19 @@ class Study:
         return tuple(overlap.loc[overlap["mean"].idxmin(), ["run", "k"]])
 
     @property
+    def is_cosine(self) -> bool:
+        """Whether vectors are of unit length, so that Euclidean distances are chords."""
+        parameters = self.manifests.get("02_embeddings", {}).get("parameters", {})
+        return parameters.get("metric") == "cosine"
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the queries are from a file, and not among the embeddings."""
+        outputs = self.manifests.get("03_exact", {}).get("outputs", {})
+        return "03_query_vectors.npy" in outputs
+
+    @property
     def n_queries(self) -> int:
-        """How many queries there are."""
         return self.facts["n_queries"]
 
     @property
@@ -129,8 +131,7 @@ class Study:
 
     def label_of(self, one: str) -> str:
         """What to call a run of stage 04."""
-        run = self.owner[one]
-        return self.labels[run] if one == run == self.members[run][-1] else one
+        return self.labels[one] if self.members.get(one) == [one] else one
 
     def run_curve(self, run: str, metric: str, over: str = "") -> pd.DataFrame:
         """A metric of a run over k, a column for each number, over the mean of another if given."""
@@ -155,6 +156,11 @@ class Study:
         """The rows of safe k of a run by a criterion."""
         return self.safe_k[(self.safe_k["run"] == run) & (self.safe_k["criterion"] == criterion)]
 
+    @property
+    def ties(self) -> bool:
+        """Whether rows tie, so that recall is more than overlap with some run."""
+        return "recall" in set(self.safe_k["criterion"])
+
     def kept_by(self, run: str) -> str:
         """The metric that says how many neighbors a run keeps: recall, where rows tie."""
         return "recall" if len(self.limits(run, "recall")) else "overlap"
@@ -164,45 +170,23 @@ class Study:
         rows = self.limits(run, self.kept_by(run))
         return rows.loc[rows["tolerance"].idxmax()]
 
-    def difference(self, first: str, second: str, k: int) -> float | None:
-        """How much more of the neighbors the first run keeps than the second at a k.
-
-        0 for a difference that is not beyond its interval, None where they were not compared.
-        """
-        metric = "recall" if "recall" in map(self.kept_by, (first, second)) else "overlap"
-        pair = (family_name(first), family_name(second))
-        for one in self.facts.get("differences", ()):
-            compared = (one["first"], one["second"])
-            if (one["metric"], one["k"]) == (metric, k) and compared in (pair, pair[::-1]):
-                difference = one["difference"] if compared == pair else -one["difference"]
-                return difference if one["different"] else 0.0
-        return None
-
     def cost(self, run: str, fact: str) -> pd.Series:
         """A cost of the searches by k, on average over the graphs; empty where it is not known."""
         costs = [self.searched.get(one, {}).get(fact, {}) for one in self.members[run]]
         return pd.DataFrame(costs, dtype=float).rename(columns=int).mean().sort_index()
-
-    def quantiles(self, run: str) -> pd.DataFrame:
-        """Quantiles of the overlap over the queries, a row for each k, the columns `QUANTILES`."""
-        overlap = self.queries(run).groupby("k")["overlap"]
-        table = overlap.quantile(list(QUANTILES.values())).unstack()
-        return table.set_axis(list(QUANTILES), axis=1)
 
     def queries(self, run: str) -> pd.DataFrame:
         """The rows of `per_query` of a run, of all its graphs."""
         return self.per_query[self.per_query["run"].isin(self.members[run])]
 
     def fifths(self, run: str, k: int) -> pd.DataFrame:
-        """Who drifts: the queries in fifths by their exact LID, from the lowest, 1, to the highest.
+        """Means of overlap and distance ratio by fifths of the queries, 1 of the lowest exact LID.
 
-        Columns are the means of ``lid_exact``, ``overlap`` and ``distance_ratio``, and ``below``,
-        the share of queries that are badly served. Empty where no query has an LID.
+        Empty where no query has an LID.
         """
         queries = self.queries(run).query("k == @k").dropna(subset="lid_exact")
-        queries = queries.assign(below=queries["overlap"] < BADLY_SERVED)
         fifth = np.ceil(5 * queries["lid_exact"].rank(pct=True)).astype(int)
-        return queries.groupby(fifth)[["lid_exact", "overlap", "distance_ratio", "below"]].mean()
+        return queries.groupby(fifth)[["overlap", "distance_ratio"]].mean()
 
 
 def family_name(run: str) -> str:
@@ -210,27 +194,15 @@ def family_name(run: str) -> str:
     return re.sub(r"_seed\d+$", "", run)
 
 
-def given_files(facts: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Of the inputs of stage 05 those of another system, which have an absolute path: their names.
-
-    They are in the order of the command line, ids of the exact lists first, vectors last.
-    """
-    inputs = [(Path(name), entry) for name, entry in facts["inputs"].items()]
-    return [(path.name, entry) for path, entry in inputs if path.is_absolute()]
-
-
 def _put_together(
-    curves: pd.DataFrame,
-    safe_k: pd.DataFrame,
-    graphs: pd.DataFrame,
-    members: Mapping[str, list[str]],
+    curves: pd.DataFrame, safe_k: pd.DataFrame, graphs: pd.DataFrame, owner: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Curves and safe k with one row for all runs of a family.
 
-    Its quantiles are averages. It is safe as far as all of its graphs are; where it crosses is the
-    median over them, with an interval that covers theirs.
+    It is safe as far as all of its graphs are; where it crosses is the median over them, with an
+    interval that covers theirs.
     """
-    keys, owner = ["run", "k", "metric"], {one: run for run in members for one in members[run]}
+    keys = ["run", "k", "metric"]
     curves = curves.assign(run=curves["run"].map(owner)).groupby(keys, sort=False).mean()
     over_both = graphs.rename(columns={"family": "run"}).set_index(keys)
     curves.update(over_both[["mean", "ci_low", "ci_high"]])

@@ -1,16 +1,15 @@
 """The tables of the report, and how numbers look in tables and sentences."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from drift.report.study import BADLY_SERVED, ENOUGH, Study
+from drift.report.study import ENOUGH, Study
 
 OVERVIEW_KS = (10, 50, 100, 250)
-CURVE_KS = (10, 50, 100, 150, 200, 250)
+# The share of queries that got k neighbors: two of the notebook's quantities are means over those.
 COMPLETE = "complete lists"
 SAME_LID = 1e-6  # of the LID: what rounding to float32 leaves of two that are the same
 ROUNDING = 1e-9
@@ -70,18 +69,15 @@ def format_crossing(crossing: Any, ks: Sequence[int]) -> str:
     return f"{ks[0]} or less" if k <= ks[0] else f"{k:.3g} ({low:.3g} {end})"
 
 
-def chosen_ks(grid: Sequence[int], liked: Sequence[int] = CURVE_KS) -> list[int]:
-    """The k of a grid at which a table shows the curves: its ends, and some between them."""
-    grid = sorted(set(grid))
-    chosen = {grid[0], grid[-1], *set(liked).intersection(grid)}
-    if len(chosen) < 4:
-        chosen |= set(evenly(grid, 6))
-    return sorted(chosen)
-
-
 def evenly(items: Sequence[int], n: int) -> list[int]:
     """At most `n` of the items, evenly spaced, the first and the last among them."""
     return [items[i] for i in dict.fromkeys(np.linspace(0, len(items) - 1, n).astype(int))]
+
+
+def _few(grid: list[int]) -> set[int]:
+    """The ends of a grid and some k between them, of a small grid all."""
+    few = {grid[0], grid[-1], *set(OVERVIEW_KS).intersection(grid)}
+    return few if len(few) > 3 else {*few, *evenly(grid, 6)}
 
 
 def overview(study: Study) -> pd.DataFrame:
@@ -89,19 +85,19 @@ def overview(study: Study) -> pd.DataFrame:
 
     "-" stands at a k that is not of the run's grid. Recall is there if rows tie.
     """
-    grids = study.curves.groupby("run")["k"]
-    ks = sorted({k for _, grid in grids for k in chosen_ks(grid, OVERVIEW_KS)})
-    ties = "recall" in map(study.kept_by, study.styles)
-    shown = [("overlap", "overlap", "mean", ks), ("worst 5 % keep", "overlap", "q05", ks[-1:])]
-    shown += [(name, metric, "mean", ks[-1:]) for name, metric in AT_LAST.items()]
+    grids = study.curves.groupby("run")["k"].unique()
+    ks = sorted({k for grid in grids for k in _few(sorted(grid))})
+    shares = ("recall", "overlap") if study.ties else ("overlap",)
+    rows = [(share, share, "mean", k) for share in shares for k in ks]
+    rows += [("worst 5 % keep", "overlap", "q05", ks[-1])]
+    rows += [(name, metric, "mean", ks[-1]) for name, metric in AT_LAST.items()]
     columns = {}
     for run, label in study.labels.items():
-        cells = columns.setdefault(label, {})
-        for name, metric, column, at in (
-            [("recall", "recall", "mean", ks)] if ties else []
-        ) + shown:
-            curve = study.run_curve(run, metric)[column].reindex(at)
-            cells |= {f"{name}, k = {k}": format_fraction(curve[k]) for k in at}
+        cells = columns[label] = {}
+        numbers = study.curves[study.curves["run"] == run].set_index(["metric", "k"])
+        for name, metric, column, k in rows:
+            value = numbers[column].get((metric, k), np.nan)
+            cells[f"{name}, k = {k}"] = format_fraction(value)
         error = study.lid_error(run).reindex(ks)
         for k in ks:
             cells[f"LID off by %, k = {k}"] = format_percent(*error.loc[k, ["mean", "share"]])
@@ -120,7 +116,7 @@ def curve_table(study: Study, run: str) -> pd.DataFrame:
     """The means of all metrics of a run at a few k, and the ends of the overlap's interval."""
     curves = study.curves[study.curves["run"] == run]
     table = curves.pivot(index="metric", columns="k", values="mean")
-    table = table.loc[curves["metric"].unique(), chosen_ks(curves["k"])]
+    table = table.loc[curves["metric"].unique(), evenly(list(table.columns), 6)]
     is_none = table.loc["lid_difference"].abs() < SAME_LID * table.loc["lid_exact"]
     table.loc["lid_difference"] = table.loc["lid_difference"].mask(is_none, 0.0)
     ends = study.run_curve(run, "overlap")[["ci_low", "ci_high"]].T.add_prefix("overlap ", axis=0)
@@ -139,23 +135,8 @@ def safe_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "criterion", "safe k", "crossing (95 % interval)"])
 
 
-def fifths_table(study: Study, run: str) -> pd.DataFrame:
-    """Who drifts: means over the fifths of the queries by exact LID, at a few k."""
-    parts = []
-    for k in study.few_ks:
-        part = study.fifths(run, k).rename({1: "1, lowest", 5: "5, highest"})
-        parts.append(part.rename_axis("fifth by LID").reset_index().assign(k=k))
-    table = pd.concat(parts)[["fifth by LID", "k", *part]]
-    names = {"below": f"share below {BADLY_SERVED:g}"}
-    return table.rename(columns=names).rename(columns=lambda name: name.replace("_", " "))
-
-
 def published_table(study: Study) -> pd.DataFrame:
-    """The notebook's quantities at a few k, as published and of each run by its label.
-
-    ``complete lists`` is the share of queries of which the index returned k neighbors:
-    `kth_squared_distance_ann` and `lid_notebook_ann` are means over them.
-    """
+    """The notebook's quantities at a few k, as published and of each run by its label."""
     names = [name for name in study.published.columns if name not in ("k", "overlap_std")]
     parts = [study.published.assign(curve="published")]
     for run, label in study.labels.items():
@@ -164,10 +145,3 @@ def published_table(study: Study) -> pd.DataFrame:
         parts.append(ours.assign(curve=label, **{COMPLETE: n[0] / n[1]}).reset_index())
     table = pd.concat(parts)[["k", "curve", *names, COMPLETE]]
     return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
-
-
-def abbreviate(value: Any) -> str:
-    """A parameter in few letters: of a grid its ends, of a hash its beginning."""
-    if isinstance(value, list):
-        return " to ".join(str(value[i]) for i in dict.fromkeys((0, len(value) - 1)))
-    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", str(value))

@@ -1,16 +1,21 @@
 """The verdict: what was compared, what came out, why, and what to do."""
 
 from collections.abc import Collection, Sequence
-from math import ceil, isnan
+from math import ceil, isnan, nan
 from typing import NamedTuple
 
 import pandas as pd
 
-from drift.report.study import BADLY_SERVED, ENOUGH, Study, given_files
-from drift.report.tables import format_crossing, format_fraction
+from drift.report.study import ENOUGH, Study, family_name
+from drift.report.tables import format_fraction
 
 MOST_NAMED = 3  # of the runs that lose too much, those that lose most
-FEW_QUERIES = 1000  # with fewer, intervals of the means of skewed metrics are too narrow
+FEW_QUERIES = 1000
+FEW = (
+    f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the difference of "
+    "LIDs, are too narrow."
+)
+BADLY_SERVED = 0.9  # is a query that gets less of its neighbors
 INVISIBLE = 0.0005  # what is 0.0 % when it is written down
 
 
@@ -32,8 +37,9 @@ class _Run:
 
     def __init__(self, study: Study, run: str):
         self.study, self.run, self.label = study, run, study.labels[run]
+        self.subject = f"{self.label}," if "," in self.label else self.label
         self.measure = study.kept_by(run)
-        self.curve = study.run_curve(run, self.measure)
+        self.curve, self.lid_error = study.run_curve(run, self.measure), study.lid_error(run)
         self.first, self.last = self.curve.index[[0, -1]]
         strict = study.strictest(run)
         self.tolerance, self.safe_k = strict["tolerance"], int(strict["safe_k"])
@@ -46,15 +52,19 @@ class _Run:
         ef = self.ef = efs[max(efs, key=int)] if efs else {}
         self.stops_early = bool(ef) and ef["stops_after"] < ef["list_length"]
 
-    @property
-    def subject(self) -> str:
-        return f"{self.label}," if "," in self.label else self.label
-
     def kept(self, k: int) -> str:
         return f"{format_fraction(self.curve['mean'][k])} at k = {k}"
 
-    def keeps_more(self, other: "_Run", k: int) -> float | None:
-        return self.study.difference(self.run, other.run, k)
+    def keeps_more(self, other: "_Run", k: int) -> float:
+        """By how much; 0 for less than the interval, NaN where they were not compared."""
+        metric = "recall" if "recall" in (self.measure, other.measure) else "overlap"
+        pair = (family_name(self.run), family_name(other.run))
+        for one in self.study.facts.get("differences", ()):
+            compared = (one["first"], one["second"])
+            if (one["metric"], one["k"]) == (metric, k) and compared in (pair, pair[::-1]):
+                difference = one["difference"] if compared == pair else -one["difference"]
+                return difference if one["different"] else 0.0
+        return nan
 
 
 def verdict(study: Study) -> Verdict:
@@ -68,32 +78,35 @@ def verdict(study: Study) -> Verdict:
         run
         for run in runs
         if early and run.graph == early.graph and run.last == early.last and not run.stops_early
-        if (run.keeps_more(early, early.last) or 0) > 0
+        if run.keeps_more(early, early.last) > 0
     ]
     ks = " to ".join(map(str, dict.fromkeys((study.ks[0], study.ks[-1]))))
     searches = f"{len(runs)} approximate search{'es' if len(runs) > 1 else ''}"
-    compared = f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."
+    found = [f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."]
+    if study.ties:
+        found.append("Rows tie, and ties are no losses: what follows speaks of recall.")
+    few = [FEW] if study.n_queries < FEW_QUERIES else []
     return Verdict(
-        [compared, *_ties(by_loss), *_safe(runs), *_short(runs, short)],
+        [*found, *_safe(runs), *_short(short)],
         _reason(early, runs, is_shown=bool(wider)) if early else [],
         [_stop_advice(early, wider) if early else _advice(runs)],
-        [*_crossings(short[:MOST_NAMED]), *_most(runs), *_intervals(study)],
+        [*_same(runs), f"Intervals are of 95 %, over {study.interval_of}.", *few],
     )
 
 
 def extent(study: Study) -> str:
     """How many queries and vectors, of how many dimensions, and what they are of."""
-    vectors = study.manifests.get("02_embeddings", {"outputs": {}})["outputs"].values()
-    shapes = [entry["shape"] for entry in [*vectors, *dict(given_files(study.facts)).values()]]
-    text = f"{study.n_queries:,} queries"
-    if shapes:  # of another system the vectors come last
-        text += " among {:,} embeddings of {:,} dimensions".format(*shapes[-1])
-    keys = (("01_images", "dataset"), ("02_embeddings", "model"))
-    parts = [
-        study.manifests.get(stage, {"parameters": {}})["parameters"].get(k) for stage, k in keys
-    ]
-    named = ", ".join(filter(None, parts))
-    return f"{text} ({named})" if named else text
+    empty = {"parameters": {}, "outputs": {}}
+    images, vectors = (study.manifests.get(s, empty) for s in ("01_images", "02_embeddings"))
+    text = f"{study.n_queries:,} queries{' from a file' if study.is_outside else ''}"
+    for array in vectors["outputs"].values():
+        text += " among {:,} embeddings of {:,} dimensions".format(*array["shape"])
+    names = (images["parameters"].get("dataset"), vectors["parameters"].get("model"))
+    named = ", ".join(filter(None, names))
+    text = f"{text} ({named})" if named else text
+    if study.is_cosine:
+        text += ", compared by cosine: a distance d is the chord sqrt(2 (1 - cos)), cos = 1 - d^2/2"
+    return text
 
 
 def drifters(study: Study) -> str:
@@ -111,53 +124,37 @@ def drifters(study: Study) -> str:
     )
 
 
-def _ties(by_loss: Sequence[_Run]) -> list[str]:
-    run = next((run for run in by_loss if run.measure == "recall"), None)
-    if run is None:
-        return []
-    overlap = format_fraction(run.study.run_curve(run.run, "overlap")["mean"][run.last])
-    return [
-        f"Rows tie, and ties are no losses: what {run.label} returns is an overlap of {overlap}, "
-        f"but a recall of {run.kept(run.last)}, and what follows speaks of recall."
-    ]
-
-
 def _safe(runs: Sequence[_Run]) -> list[str]:
     """Which runs keep enough neighbors, and how well the LID."""
     safe = [run for run in runs if run.is_safe]
     if not safe:
         return []
-    errors, within = pd.concat([run.study.lid_error(run.run) for run in safe]), ""
+    errors, within = pd.concat([run.lid_error for run in safe]), ""
     bound = errors[["ci_low", "ci_high"]].abs().max(axis=None)
     if not isnan(bound):
         percent = max(1, ceil(1000 * bound)) / 10
         within = f", and an LID{_of_few(errors)} within {percent:.1f} % of the exact one"
-    verb = "keeps" if len(safe) == 1 else "keep"
+    keep = f"{safe[0].subject} keeps"
+    if len(safe) > 1:
+        keep = f"{join([run.label for run in safe])} keep"
     share = f"{100 * safe[0].tolerance:g} % of the neighbors"
-    labels = join([run.label for run in safe]) if len(safe) > 1 else safe[0].subject
-    return [f"{labels} {verb} at least {share} on average at every k{within}."]
+    return [f"{keep} at least {share} on average at every k{within}."]
 
 
-def _short(runs: Sequence[_Run], short: Sequence[_Run]) -> list[str]:
+def _short(short: Sequence[_Run]) -> list[str]:
     """What the others lose; of many, those that lose most."""
-    sentences, is_other = [], len(short) < len(runs)
-    if len(short) > MOST_NAMED:
-        sentences.append(f"{len(short)} {'others' if is_other else 'searches'} keep less:")
+    sentences = [f"{len(short)} searches keep less:"] if len(short) > MOST_NAMED else []
     for run in short[:MOST_NAMED]:
         share = f"{100 * run.tolerance:g} % of the neighbors"
-        text = (
-            f"keeps {'that many only' if is_other else f'at least {share}'} up to k = {run.safe_k}"
-        )
+        text = f"keeps at least {share} only up to k = {run.safe_k}"
         if run.safe_k == 0:
-            is_less = run.curve["ci_high"][run.first] < run.tolerance
-            verb = "keeps" if is_less else "may keep"
+            verb = "keeps" if run.curve["ci_high"][run.first] < run.tolerance else "may keep"
             text = f"{verb} less than {share} from the first k on ({run.kept(run.first)})"
         losses = [f"{run.subject} {text}", f"keeps {run.kept(run.last)}"]
         missing = 1 - run.study.run_curve(run.run, "found")["mean"][run.last]
         if missing >= INVISIBLE:
             losses[-1] += f", where {100 * missing:.1f} % of the places stay empty"
-        errors = run.study.lid_error(run.run)
-        errors = errors[(errors["ci_low"] > 0) | (errors["ci_high"] < 0)]
+        errors = run.lid_error[(run.lid_error["ci_low"] > 0) | (run.lid_error["ci_high"] < 0)]
         if len(errors) and errors["mean"].abs().max() >= INVISIBLE:
             k = errors["mean"].abs().idxmax()
             side = "low" if errors["mean"][k] < 0 else "high"
@@ -173,84 +170,42 @@ def _of_few(errors: pd.DataFrame) -> str:
     return "" if share >= ENOUGH else f" (of the {100 * share:.2g} % of the queries that have one)"
 
 
-def _crossings(short: Sequence[_Run]) -> list[str]:
-    """Where the runs that lose too much cross each tolerance."""
-    sentences = []
-    for run in short:
-        texts = {
-            run.measure: f"{run.subject} passes a loss of",
-            "lid": "its LID passes an error of",
-        }
-        for criterion in texts:
-            places = [
-                f"{100 * min(limit.tolerance, 1 - limit.tolerance):.3g} % "
-                + ("nowhere" if isnan(limit.crossing_k) else "at k = ")
-                + format_crossing(limit, run.curve.index).strip("-")
-                for limit in run.study.limits(run.run, criterion).itertuples()
-            ]
-            texts[criterion] += f" {join(places)}" if places else " no tolerance"
-        sentences.append(f"{'; '.join(texts.values())}.")
-    return sentences
-
-
-def _most(runs: Sequence[_Run]) -> list[str]:
-    """Which run keeps most of the longest list, unless others do not differ from it."""
+def _same(runs: Sequence[_Run]) -> list[str]:
+    """Which runs do not differ from the one that keeps most of the longest list."""
     best = max(runs, key=lambda run: (run.last, run.curve["mean"][run.last]))
-    others = {run.label: best.keeps_more(run, best.last) for run in runs if run is not best}
-    same = [label for label, difference in others.items() if difference == 0]
-    if same:
-        labels = f"{best.label} and {join(same, 'or')}"
-        return [f"At k = {best.last} there is no difference beyond the intervals between {labels}."]
-    if others and all(others.values()):
-        return [f"{best.subject} keeps most at k = {best.last}."]
-    return []
-
-
-def _intervals(study: Study) -> list[str]:
-    sentences = [f"Intervals are of 95 %, over {study.interval_of}."]
-    if study.n_queries < FEW_QUERIES:
-        sentences.append(
-            f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
-            "difference of LIDs, are too narrow."
-        )
-    return sentences
+    same = [run.label for run in runs if run is not best and best.keeps_more(run, best.last) == 0]
+    if not same:
+        return []
+    labels = f"{best.label} and {join(same, 'or')}"
+    return [f"At k = {best.last} there is no difference beyond the intervals between {labels}."]
 
 
 def _reason(early: _Run, runs: Sequence[_Run], is_shown: bool) -> list[str]:
     """How the libraries read efSearch, where that lets a search stop early."""
     itself = " (the query itself is one)" if early.ef["list_length"] > early.last else ""
-    sentences = [
+    hnswlib = any(run.ef and run.ef["stops_after"] > run.ef["ef_search"] for run in runs)
+    return [
         f"The reason {'is' if is_shown else 'may be'} where a search stops: FAISS lists "
         "max(efSearch, k) candidates, but stops once efSearch of them are nearer than the next one "
         f"to visit; {early.subject} at k = {early.last} stops after {early.ef['stops_after']} of "
-        f"{early.ef['candidates']}{itself}."
+        f"{early.ef['candidates']}{itself}.",
+        *(["hnswlib raises efSearch to the length of the list."] if hnswlib else []),
     ]
-    if any(run.ef and run.ef["stops_after"] > run.ef["ef_search"] for run in runs):
-        sentences.append("hnswlib raises efSearch to the length of the list.")
-    return sentences
 
 
 def _stop_advice(early: _Run, wider: Sequence[_Run]) -> str:
     """What to do about a search that stops early, right at every k as far as was measured."""
-    ef = early.ef["ef_search"]
     if not wider:
-        return (
-            f"So before longer lists than efSearch = {ef} are used with FAISS, measure a run whose "
-            "efSearch grows with k (--runs faiss:k,50)."
-        )
-    worse = {
-        run: [k for k in early.curve.index if (early.keeps_more(run, k) or 0) > 0] for run in wider
-    }
+        return "So with FAISS measure a run whose efSearch grows with k (--runs faiss:k,50)."
+    worse = {run: [k for k in early.curve.index if early.keeps_more(run, k) > 0] for run in wider}
     best = min(wider, key=lambda run: (len(worse[run]), "k" not in run.policy))
     shown = f"on the same graph {best.subject} keeps {best.kept(best.last)}"
     if "k" not in best.policy:
         return f"So with FAISS let efSearch be no less than the list is long: {shown}."
     least = best.policy.partition(",")[2]
     if worse[best]:
-        k, least = worse[best][0], ef
-        shown += (
-            f", but {best.kept(k)}, where {early.subject} keeps {early.kept(k).partition(' at')[0]}"
-        )
+        k, least = worse[best][0], early.ef["ef_search"]
+        shown += f", but {best.kept(k)}, less than {early.label}"
     else:
         shown += f" and {best.kept(best.first)}"
     floor = f", but not fall below {least}" if least else ""
@@ -259,9 +214,9 @@ def _stop_advice(early: _Run, wider: Sequence[_Run]) -> str:
 
 def _advice(runs: Sequence[_Run]) -> str:
     """What to do where it is not the stop."""
-    safe = [run.label for run in runs if run.is_safe]
+    safe = {run.label: run.last for run in runs if run.is_safe}
     if safe:
-        return f"So lists up to k = {runs[0].last} can be had from {join(safe, 'or')}."
+        return f"So lists up to k = {min(safe.values())} can be had from {join(safe, 'or')}."
     longest = max(run.safe_k for run in runs)
     lists = f"lists longer than k = {longest}" if longest else "lists of any length"
     return f"So for {lists} search wider, or build a denser index, and measure again."

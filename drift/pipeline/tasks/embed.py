@@ -1,27 +1,59 @@
 """Stage 02: from images, or from vectors made elsewhere, to embeddings."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from drift.pipeline.results import load_array
+from drift import InputError
+from drift.formats import declared_distance, read_matrix
+from drift.images import CROP, RANDOM
+from drift.pipeline.results import content_hash, load_array
 from drift.pipeline.tasks import Task
-from drift.vectors import row_blocks, to_float32
+from drift.vectors import (
+    check_embeddings,
+    rounding_to_float32,
+    row_blocks,
+    to_float32,
+    unit_vectors,
+)
 
 if TYPE_CHECKING:
     from drift.images.embedding import Extractor
 
 Rows = tuple[int, int]
+EUCLIDEAN, COSINE = METRICS = "euclidean", "cosine"
+INNER_PRODUCTS = {"ip", "dot", "mips", "inner_product", "inner-product", "innerproduct"}
+
+
+def choose_metric(asked: str | None, file: Path | None = None) -> str:
+    """By what vectors are compared: as asked for, or as a file declares, or Euclidean.
+
+    Raises
+    ------
+    InputError
+        When that is neither Euclidean distance nor cosine.
+    """
+    metric = asked or (file and declared_distance(file)) or EUCLIDEAN
+    if metric in INNER_PRODUCTS:
+        raise InputError(
+            "by inner product a vector need not be its own nearest one, and a neighborhood has no "
+            "radius: compare by --metric cosine; or append sqrt(R^2 - |x|^2) to each vector, R "
+            "being the largest norm, and 0 to each query, and compare those by --metric euclidean"
+        )
+    if metric not in METRICS:
+        raise InputError(f"vectors are compared by --metric {' or '.join(METRICS)}, not {metric}")
+    return metric
 
 
 @dataclass(frozen=True)
 class EmbedImages(Task):
     """Embed a block of images by a network without its classifier; float32 (rows, d).
 
-    Fields are the arguments of stage 02.
+    Fields are the arguments of stage 02; a `Path` among them is a file that exists.
     """
 
     images: Path
@@ -31,23 +63,42 @@ class EmbedImages(Task):
     batch_size: int | None
     device: str
     precision: str
-    compiled: bool
+    compile: bool
     resize: int
+    metric: str = EUCLIDEAN
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What decides the embeddings, for the manifest."""
+        weights = self.weights
+        if weights == RANDOM:
+            weights = f"{RANDOM}, seed {self.seed}"
+        elif isinstance(weights, Path):
+            weights = f"{weights.name} sha256:{content_hash(weights)}"
+        chosen = asdict(self) | {"weights": weights, "crop": CROP}
+        shown = {name: chosen[name] for name in chosen if name not in ("images", "seed", "metric")}
+        return shown | of_metric(self.metric)
 
     @cached_property
     def extractor(self) -> "Extractor":
         """The network, made fast."""
         from drift.images import backbones, embedding  # they import torch
 
-        weights = backbones.find_weights(self.model, self.weights, self.seed)
-        return embedding.Extractor(
-            backbones.load(self.model, weights),
-            self.batch_size,
-            embedding.choose_device(self.device),
-            self.precision,
-            self.compiled,
-            self.resize,
-        )
+        backbone = backbones.load(self.model, self.weights, self.seed)
+        settings = (self.batch_size, self.device, self.precision, self.compile, self.resize)
+        return embedding.Extractor(backbone, *settings)
+
+    def prepare(self) -> dict[str, Any]:
+        """Load the network; what the defaults stand for, for the manifest."""
+        extractor = self.extractor
+        if self.weights == RANDOM:
+            print(
+                "warning: with random weights the embeddings are good for trying and timing the "
+                "pipeline, and say next to nothing about the images",
+                file=sys.stderr,
+            )
+        weights, device = extractor.backbone.weights, extractor.device
+        return {"weights": weights, "device": device, "batch_size": extractor.batch_size}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,23 +110,67 @@ class EmbedImages(Task):
         return row_blocks(self.shape[0], 1, budget=8 * self.extractor.batch_size)
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        return self.extractor(load_array(self.images)[slice(*rows)])
+        features = self.extractor(load_array(self.images)[slice(*rows)])
+        return unit_vectors(features, rows[0]) if self.metric == COSINE else features
 
 
 @dataclass(frozen=True)
 class ImportEmbeddings(Task):
-    """Take a block of embeddings from a file; float32 (rows, d)."""
+    """Take a block of vectors from a file, of unit length for cosine; float32 (rows, d).
+
+    `part` and `column` are those of `drift.formats.read_matrix`.
+    """
 
     file: Path
+    metric: str = EUCLIDEAN
+    column: str | None = None
+    part: str = "train"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        column = {"column": self.column} if self.column else {}
+        source = {"model": None, "from_file": content_hash(self.file), **column}
+        return source | of_metric(self.metric)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """All of them; read once, unless they are mapped into memory."""
+        if self._read is None:
+            # Mapped anew each time: the pages of a mapping count as memory as long as it lives.
+            return read_matrix(self.file, self.part, self.column)
+        return self._read
+
+    @cached_property
+    def _read(self) -> np.ndarray | None:
+        vectors = read_matrix(self.file, self.part, self.column)
+        return None if isinstance(vectors, np.memmap) else vectors
+
+    def prepare(self) -> dict[str, Any]:
+        """Check the vectors; there is nothing to add to the manifest."""
+        vectors = self.vectors
+        check_embeddings(vectors, str(self.file))
+        if self.metric == EUCLIDEAN and (moved := rounding_to_float32(vectors)) > 1e-4:
+            print(
+                f"warning: rounding to float32 moves the vectors by {moved:.1g} of their distance "
+                f"from their mean: subtract the mean before they are saved in {self.file}",
+                file=sys.stderr,
+            )
+        return {}
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and dimensions of the embeddings."""
-        return load_array(self.file).shape
+        return self.vectors.shape
 
     def blocks(self) -> list[Rows]:
         n, dim = self.shape
-        return row_blocks(n, dim * load_array(self.file).itemsize)
+        return row_blocks(n, dim * 8)
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        return to_float32(load_array(self.file), *rows)
+        if self.metric == COSINE:
+            return unit_vectors(self.vectors[slice(*rows)], rows[0])
+        return to_float32(self.vectors, *rows)
+
+
+def of_metric(metric: str) -> dict[str, str]:
+    """The metric among the parameters of a manifest, in which none is Euclidean."""
+    return {} if metric == EUCLIDEAN else {"metric": metric}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from drift import InputError
 from drift.pipeline.environment import n_threads
-from drift.pipeline.results import ArtifactError, describe, load_array
+from drift.pipeline.results import ArtifactError, load_array
 from drift.pipeline.tasks import Task
-from drift.vectors import check_embeddings, row_blocks, vector_norms
+from drift.pipeline.tasks.exact import exact_protocol
+from drift.protocols import Protocol
+from drift.vectors import row_blocks, vector_norms
 
 if TYPE_CHECKING:
     from drift.pipeline.stage import Stage
@@ -61,50 +62,46 @@ class MetricsBlock(NamedTuple):
 class ComputeMetrics(Task):
     """Compute every per-query metric of a run, for a block of queries; (metrics, grid, rows).
 
-    A file may hold longer lists than its k: the first k count.
-
     Attributes
     ----------
     embeddings : Path
         The vectors.
-    queries : Path or None
-        The rows that were searched for; None for the first ones.
+    queries : Path
+        The rows that were searched for, or numbers of queries from outside.
     exact : NeighborFiles
         The exact lists.
     ann : dict of str to dict of int to NeighborFiles
         For each run and k what the index returned.
-    notebook : bool
-        Whether the lists are by the notebook's protocol, and its metrics are wanted too.
-    expanded : bool
-        Whether the exact distances are by the expanded form in float32, not by direct differences.
+    protocol : Protocol
+        What the lists hold; those of a publication are measured by its own metrics too.
     """
 
     embeddings: Path
-    queries: Path | None
+    queries: Path
     exact: NeighborFiles
     ann: dict[str, dict[int, NeighborFiles]]
-    notebook: bool
-    expanded: bool = False
+    protocol: Protocol = Protocol.STUDY
 
     @cached_property
     def norms(self) -> np.ndarray | None:
         """Norms of the vectors, where the rounding of the exact distances depends on them."""
-        return vector_norms(load_array(self.embeddings)) if self.expanded else None
+        if self.protocol in (Protocol.STUDY, Protocol.OUTSIDE):
+            return None
+        return vector_norms(load_array(self.embeddings))
 
     @property
     def query_rows(self) -> np.ndarray:
         """The rows that were searched for, int32 (Q,)."""
-        if self.queries is None:
-            return np.arange(len(load_array(self.exact.indices)), dtype=np.int32)
         return load_array(self.queries)
 
     @property
     def descriptions(self) -> dict[str, str]:
         """The metrics by name, with what each says of a query."""
         from drift import metrics
-        from drift.published import notebook
+        from drift.published import notebook, paper
 
-        chosen = metrics.METRICS + (notebook.METRICS if self.notebook else ())
+        published = {Protocol.NOTEBOOK: notebook.METRICS, Protocol.PAPER: paper.METRICS}
+        chosen = metrics.METRICS + published.get(self.protocol, ())
         return {metric.name: metric.description for metric in chosen}
 
     def grid(self, run: str) -> list[int]:
@@ -121,31 +118,34 @@ class ComputeMetrics(Task):
 
     def __call__(self, block: MetricsBlock) -> np.ndarray:
         from drift import metrics
-        from drift.published import notebook
+        from drift.published import notebook, paper
 
         run, start, stop = block
         exact = self.exact.read(start, stop)
         ann = {k: files.read(start, stop, k) for k, files in self.ann[run].items()}
-        # Of vectors that are no rows nobody knows the id.
-        queries = None if self.queries is None else self.query_rows[start:stop]
+        is_outside = self.protocol is Protocol.OUTSIDE
+        queries = None if is_outside else self.query_rows[start:stop]
         vectors = load_array(self.embeddings)
         values = metrics.compute_metrics(*exact, ann, vectors, queries, self.norms, n_threads())
-        if self.notebook:
+        if self.protocol is Protocol.NOTEBOOK:
             values |= notebook.compute_metrics(exact[1], ann)
+        if self.protocol is Protocol.PAPER:
+            values |= paper.compute_metrics(exact, ann, vectors, n_threads())
         return np.stack([values[name] for name in self.descriptions])
 
     def graph_metrics(self) -> pd.DataFrame:
-        """Hubness and orphans by run and k, where every row was searched for."""
+        """Hubness and orphans by run and k, where every row, or none, was searched for."""
         from drift import metrics
 
         n = len(load_array(self.embeddings))
         rows = []
-        for run in self.ann if len(self.query_rows) == n else ():
+        n_queries, is_outside = len(self.query_rows), self.protocol is Protocol.OUTSIDE
+        for run in self.ann if is_outside or n_queries == n else ():
             exact, counted = np.zeros(n, np.int64), 0
             for k in self.grid(run):
                 # The exact lists continue each other: only what they grow by is counted.
-                exact += metrics.occurrences(self.exact.read(0, n, k)[0][:, counted:], n)
-                ann, counted = metrics.occurrences(self.ann[run][k].read(0, n, k)[0], n), k
+                exact += metrics.occurrences(self.exact.read(0, n_queries, k)[0][:, counted:], n)
+                ann, counted = metrics.occurrences(self.ann[run][k].read(0, n_queries, k)[0], n), k
                 for side, counts in (("exact", exact), ("ann", ann)):
                     rows.append((run, k, f"hubness_{side}", metrics.hubness(counts), n))
                     rows.append((run, k, f"orphans_{side}", metrics.orphans(counts), n))
@@ -205,11 +205,11 @@ def plan_runs(stage: "Stage") -> MetricsPlan:
         names = [f"04_hnsw/{run}/k{k:04d}_{part}.npy" for k in ks for part in NeighborFiles._fields]
         paths = stage.require(*names)
         ann[run] = dict(zip(ks, map(NeighborFiles, paths[::2], paths[1::2]), strict=True))
-    protocol = stage.results.manifest("03_exact")["parameters"]
-    exact, expanded = NeighborFiles(*exact), not protocol["refine"]
-    task = ComputeMetrics(embeddings, queries, exact, ann, protocol["include_self"], expanded)
+    protocol = exact_protocol(stage)
+    task = ComputeMetrics(embeddings, queries, NeighborFiles(*exact), ann, protocol)
     runs = {run: manifest["parameters"] for run, manifest in searched.items()}
-    return MetricsPlan(task, runs, searched, left_out, _image_groups(stage, task.query_rows))
+    groups = None if protocol is Protocol.OUTSIDE else _image_groups(stage, task.query_rows)
+    return MetricsPlan(task, runs, searched, left_out, groups)
 
 
 def _image_groups(stage: "Stage", queries: np.ndarray) -> np.ndarray | None:
@@ -220,24 +220,3 @@ def _image_groups(stage: "Stage", queries: np.ndarray) -> np.ndarray | None:
         return None
     groups = stage.read("01_images.parquet", ["group"])["group"].to_numpy()[queries]
     return None if (groups < 0).all() else groups
-
-
-def plan_files(stage: "Stage", exact: list[Path], ann: list[Path], vectors: Path) -> MetricsPlan:
-    """Lists of another system: one pair of files, cut for each k."""
-    from drift.neighbor_lists import validate_neighbor_lists
-
-    paths = [path.resolve() for path in (*exact, *ann, vectors)]
-    exact_ids, exact_distances, ann_ids, ann_distances, embeddings = map(load_array, paths)
-    check_embeddings(embeddings, str(vectors))
-    validate_neighbor_lists(exact_ids, exact_distances, embeddings, "--exact-lists", missing=False)
-    validate_neighbor_lists(ann_ids, ann_distances, embeddings, "--ann-lists", missing=True)
-    if len(exact_ids) != len(ann_ids):
-        raise InputError(
-            f"--exact-lists are of {len(exact_ids)} queries, --ann-lists of {len(ann_ids)}"
-        )
-    stage.inputs = {str(path): describe(path) for path in paths}
-    k_max = min(exact_ids.shape[1], ann_ids.shape[1])
-    grid = sorted({*range(10, k_max + 1, 10), k_max})
-    lists = {"lists": dict.fromkeys(grid, NeighborFiles(*paths[2:4]))}
-    task = ComputeMetrics(paths[4], None, NeighborFiles(*paths[:2]), lists, False)
-    return MetricsPlan(task, {"lists": {"backend": ann[0].stem, "ef_search": None}})

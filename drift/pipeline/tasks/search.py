@@ -1,5 +1,6 @@
-"""Stages 03 and 04: exact neighbors, and those that an index returns."""
+"""Stage 04: the neighbors that an index returns."""
 
+import argparse
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -9,79 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from drift import InputError
 from drift.indexes import build_index, load_index
 from drift.indexes.config import GraphConfig, SearchConfig
+from drift.pipeline.blocks import compute_blocks
+from drift.pipeline.environment import peak_memory
 from drift.pipeline.results import load_array
 from drift.pipeline.stage import PARTIAL, Stage
 from drift.pipeline.tasks import Task
+from drift.protocols import Protocol
 from drift.vectors import row_blocks
 
 if TYPE_CHECKING:
-    from drift.exact import ExactNeighbors, ExactSearch
     from drift.indexes import Index
     from drift.indexes.search import NeighborLists, SearchCost
+    from drift.pipeline.tasks.lists import ImportLists
 
-Rows = tuple[int, int]
 WARM_UP_QUERIES = 1000
-
-
-@dataclass(frozen=True)
-class ExactKnn(Task):
-    """Search for the exact neighbors of a block of queries, by certified direct differences."""
-
-    embeddings: Path
-    queries: Path
-    k: int
-    include_self: bool
-
-    @cached_property
-    def search(self) -> "ExactSearch":
-        """The vectors, with a centered copy of them."""
-        from drift.exact import ExactSearch
-
-        return ExactSearch(load_array(self.embeddings))
-
-    def blocks(self) -> list[Rows]:
-        """Blocks of queries: a vector each, and its candidates with distances in the making."""
-        dim = load_array(self.embeddings).shape[1]
-        return row_blocks(len(load_array(self.queries)), dim * 4 + self.k * 64)
-
-    def __call__(self, rows: Rows) -> "ExactNeighbors":
-        queries = load_array(self.queries)[slice(*rows)]
-        return self.search.neighbors(queries, self.k, self.include_self)
-
-
-@dataclass(frozen=True)
-class ExpandedKnn(Task):
-    """Search for the neighbors of a block of queries by the expanded form, as the notebook did.
-
-    Its distances depend on the threads that multiply: wherever they are computed, it is with as
-    many as the stage was started with.
-    """
-
-    embeddings: Path
-    queries: Path
-    k: int
-    include_self: bool
-    threads: int
-
-    def blocks(self) -> list[Rows]:
-        """Whole numbers of FAISS's own blocks, so that cutting the queries changes no rounding."""
-        from drift.exact import FAISS_BLOCK
-
-        dim, n = load_array(self.embeddings).shape[1], len(load_array(self.queries))
-        return row_blocks(n, dim * 4 + self.k * 64, 256 << 20, FAISS_BLOCK)
-
-    def __call__(self, rows: Rows) -> "ExactNeighbors":
-        import faiss
-
-        from drift.exact import ExactNeighbors
-        from drift.published.notebook import expanded_neighbors
-
-        faiss.omp_set_num_threads(self.threads)
-        queries = load_array(self.queries)[slice(*rows)]
-        found = expanded_neighbors(load_array(self.embeddings), queries, self.k, self.include_self)
-        return ExactNeighbors(*found, recomputed=0)
+DEFAULT_RUNS = ("faiss:50", "faiss:k,50", "hnswlib:50")
+LISTS = {"indices": np.int32, "distances": np.float32}
 
 
 class SearchBlock(NamedTuple):
@@ -102,7 +51,8 @@ class SearchIndex(Task):
     index_file: Path
     config: SearchConfig
     grid: tuple[int, ...]
-    include_self: bool
+    protocol: Protocol
+    vectors: Path | None = None  # of queries from outside
 
     @cached_property
     def index(self) -> "Index":
@@ -110,43 +60,60 @@ class SearchIndex(Task):
 
         So every process that searches, a worker of a cluster too, times none that is its first.
         """
-        from drift.indexes.search import list_length, timed_search
+        from drift.indexes.search import timed_search
 
         embeddings = load_array(self.embeddings)
         index = load_index(self.config.graph, self.index_file, embeddings)
-        length = list_length(min(self.grid), self.include_self)
-        points = embeddings[load_array(self.queries)[:WARM_UP_QUERIES]]
-        timed_search(index, points, length, self.config.ef(length))
+        k, points = min(self.grid), self.points(0, WARM_UP_QUERIES)
+        timed_search(index, points, self.protocol.list_length(k), self._ef(k))
         return index
+
+    def points(self, start: int, stop: int) -> np.ndarray:
+        """The vectors of some queries, float32 (stop - start, d)."""
+        queries = load_array(self.queries)[start:stop]
+        return np.ascontiguousarray(load_array(self.vectors or self.embeddings)[queries])
+
+    @cached_property
+    def anchors(self) -> np.ndarray:
+        """Numbers of the queries, by which near ones are searched for one after the other."""
+        from drift.exact import nearest_anchors
+
+        vectors = load_array(self.vectors or self.embeddings)
+        return nearest_anchors(vectors, load_array(self.queries), load_array(self.embeddings))
 
     @property
     def n_queries(self) -> int:
         return len(load_array(self.queries))
 
     def blocks(self) -> list[SearchBlock]:
-        from drift.indexes.search import group_shared_searches, list_length
+        from drift.indexes.search import group_shared_searches
 
         rows = row_blocks(
             self.n_queries, load_array(self.embeddings).shape[1] * 4 + max(self.grid) * 32
         )
         return [
-            SearchBlock(ks, self.config.ef(list_length(max(ks), self.include_self)), *block)
-            for ks in group_shared_searches(self.grid, self.config, self.include_self)
+            SearchBlock(ks, self._ef(max(ks)), *block)
+            for ks in group_shared_searches(self.grid, self.config, self.protocol)
             for block in rows
         ]
 
     def __call__(self, block: SearchBlock) -> "tuple[dict[int, NeighborLists], SearchCost]":
-        from drift.indexes.search import approximate_neighbors
+        from drift.indexes.search import NeighborLists, approximate_neighbors
 
         queries = load_array(self.queries)[block.start : block.stop]
-        return approximate_neighbors(
-            self.index,
-            load_array(self.embeddings),
-            queries,
-            block.ks,
-            block.ef_search,
-            self.include_self,
+        order = np.argsort(self.anchors[block.start : block.stop], kind="stable")
+        points = self.points(block.start, block.stop)[order]
+        lists, cost = approximate_neighbors(
+            self.index, points, block.ks, block.ef_search, self.protocol, queries[order]
         )
+        for k, (indices, distances) in lists.items():
+            back = np.empty_like(indices), np.empty_like(distances)
+            back[0][order], back[1][order] = indices, distances
+            lists[k] = NeighborLists(*back)
+        return lists, cost
+
+    def _ef(self, k: int) -> int:
+        return self.config.ef(self.protocol.policy_length(k))
 
     def facts(self, costs: Mapping[SearchBlock, Mapping[str, Any]]) -> dict[str, Any]:
         """What the searches took, and what the library made of efSearch, by k.
@@ -159,22 +126,35 @@ class SearchIndex(Task):
         costs : mapping
             For each block the fields of its `SearchCost`.
         """
-        from drift.indexes.search import list_length
-
-        n, lengths = self.n_queries, {k: list_length(k, self.include_self) for k in self.grid}
+        n, lengths = self.n_queries, {k: self.protocol.list_length(k) for k in self.grid}
         by_k = {k: [cost for block, cost in costs.items() if k in block.ks] for k in self.grid}
         seconds = {k: sum(cost["seconds"] for cost in by_k[k]) for k in self.grid}
         facts = {
+            "peak_memory_bytes": peak_memory(),
             "search_seconds": seconds,
             "search_seconds_in_all": sum(cost["seconds"] for cost in costs.values()),
             "queries_per_second": {k: n / seconds[k] for k in self.grid},
-            "effective_ef": {k: self.config.effective_ef(lengths[k]) for k in self.grid},
+            "effective_ef": {
+                k: self.config.effective_ef(lengths[k], self._ef(k)) for k in self.grid
+            },
         }
         counted = "distance_computations"
         if all(cost.get(counted) is not None for cost in costs.values()):
             per_query = {k: sum(cost[counted] for cost in by_k[k]) / n for k in self.grid}
             facts[f"{counted}_per_query"] = per_query
         return facts
+
+
+def search_configs(args: argparse.Namespace) -> list[SearchConfig]:
+    """Every run that is asked for, on a graph of every seed."""
+    if args.seeds and args.seed is not None:
+        raise InputError("--seeds is in place of --seed: give one of the two")
+    configs = [
+        SearchConfig.parse(text, args.m, args.ef_construction, seed, args.build_threads)
+        for seed in args.seeds or [args.seed or 0]
+        for text in args.runs or ([] if args.lists else DEFAULT_RUNS)
+    ]
+    return list(dict.fromkeys(configs))
 
 
 @contextmanager
@@ -231,6 +211,28 @@ def discard_graph(stage: Stage, graph: GraphConfig) -> None:
 
 def _graph_stage(stage: Stage, graph: GraphConfig) -> Stage:
     return stage.part(f"graphs/{graph.name}", "02_embeddings.npy")
+
+
+def store_lists(
+    run: Stage, task: "SearchIndex | ImportLists", facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Get the lists of every k, store them, and note what it took; the run's manifest."""
+    run.start_clock()
+    for k in task.grid:
+        for part, dtype in LISTS.items():
+            run.create(f"{run.name}/k{k:04d}_{part}.npy", (task.n_queries, k), dtype)
+    for block, (lists, cost) in compute_blocks(run, task, task.blocks(), run.name):
+        rows = (block.start, block.stop)
+        for k in block.ks:
+            for part in LISTS:
+                run.write(f"{run.name}/k{k:04d}_{part}.npy", rows, getattr(lists[k], part))
+        run.checkpoint(block, **cost._asdict())
+    costs = {block: run.completed[str(block)] for block in task.blocks()}
+    shown = (task.grid[0], task.grid[len(task.grid) // 2], task.grid[-1])
+    ids = {k: run.output(f"{run.name}/k{k:04d}_indices.npy") for k in shown}
+    summary = mean_overlap_and_found(run.results.path("03_exact_indices.npy"), ids)
+    facts = facts | task.facts(costs)
+    return run.commit(**facts, summary=summary)
 
 
 def mean_overlap_and_found(exact: Path, lists: Mapping[int, Path]) -> dict[int, dict[str, float]]:
