@@ -245,7 +245,7 @@ NEEDED = {
     "published": ("lid_notebook_ann", ""),
     **{f"published_{name}": ("lid_paper_ann", "") for name in EXPERIMENTS},
 }
-# Lines or panels of more runs than this cannot be told apart.
+# Lines or panels of more runs than this cannot be distinguished.
 MOST_RUNS = 12
 FOR_FEW_RUNS = set(FIGURES) - {"overlap", "published"} - {f"published_{e}" for e in EXPERIMENTS}
 

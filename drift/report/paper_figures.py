@@ -13,7 +13,7 @@ from drift.report.panels import draw_line, finish, set_share_axis, styled
 from drift.report.run_styles import RunStyle
 from drift.report.study import Study
 
-# From light to dark as the value grows, told apart with each common color blindness.
+# From light to dark as the value grows, distinguishable with each common color blindness.
 COLORS = ("#C48600", "#D55E00", "#CC79A7", "#0072B2", "#332288")
 MARKERS = ("o", "s", "^", "D", "v")
 PANELS = {

@@ -223,7 +223,7 @@ def _advice(runs: Sequence[_Run]) -> str:
 
 
 def join(parts: Collection[str], word: str = "and") -> str:
-    """A list in words, in which names with a comma can still be told apart."""
+    """A list in words, in which names with a comma can still be distinguished."""
     *others, last = parts
     has_comma = any("," in part for part in parts)
     comma = ";" if has_comma and len(others) > 1 else ","
