@@ -2,13 +2,16 @@
 
 Every way embeds the same crops of photographs, the plain loop before each of the others, so that a
 machine that is busy at times is fair to both. ResNet-50 has random weights here, which cost the
-same time; its neighbors are those of an untrained network.
+same time; its neighbors are those of an untrained network. Neighbors are compared with those of the
+plain loop on the processor.
 
   python benchmarks/embedding.py                           both networks, some minutes
   python benchmarks/embedding.py --models resnet50 --rounds 5
+  python benchmarks/embedding.py --device cuda --timed 8192   on a GPU
 """
 
 import argparse
+import copy
 import dataclasses
 import sys
 import time
@@ -26,11 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from drift.images import CROP, LITE0, RANDOM, backbones, embedding
+from drift.images import CROP, DEVICES, LITE0, RANDOM, backbones, embedding
 from drift.images.photos import photo_crops
 from drift.metrics import neighborhood_overlap
 
 K = 50
+# On a GPU Pillow bounds the plain loop, and its rate shows on few images.
+MOST_PLAIN = 512
 WAYS = {
     "default": {},
     "--compile": {"compiled": True},
@@ -47,30 +52,37 @@ def main() -> None:
     parser.add_argument("--n-images", type=int, default=320, help="for the neighbors")
     parser.add_argument("--timed", type=int, default=64, help="images of one timing")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of timings of each way")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
     args = parser.parse_args()
+    device = embedding.choose_device(args.device)
+    where = torch.cuda.get_device_name() if device == "cuda" else device
     pixels = photo_crops(args.n_images, seed=0).read(0, args.n_images)
     for model in args.models:
-        print(f"\n{model} on {torch.get_num_threads()} threads")
-        print(compare(model, pixels, args.timed, args.rounds).to_string(index=False), flush=True)
+        print(f"\n{model} on {where}, {torch.get_num_threads()} threads")
+        table = compare(model, pixels, args.timed, args.rounds, device)
+        print(table.to_string(index=False), flush=True)
 
 
-def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int) -> pd.DataFrame:
+def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int, device: str) -> pd.DataFrame:
     """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
     backbone = backbones.load(model, None if model == LITE0 else RANDOM)
     published = as_published(model, backbone)
-    timed = pixels[:n_timed]
+    timed = np.resize(pixels, (n_timed, *pixels.shape[1:]))  # the same again where they are few
+    few = timed[:MOST_PLAIN]
     flops = flops_per_image(backbone)
     plain_rates, peaks, table = [], [], []
-    nearest = neighbors(plain_loop(pixels, published))
+    nearest = neighbors(plain_loop(pixels, published, "cpu"))
+    moved = copy.deepcopy(published.network).to(device)
+    published = dataclasses.replace(published, network=moved)
     for way, settings in WAYS.items():
-        extract = embedding.Extractor(backbone, **settings)
+        extract = embedding.Extractor(backbone, device=device, **settings)
         kept = neighborhood_overlap(nearest, neighbors(extract(pixels))).mean()
         pairs = []
         for _ in range(rounds):
-            peaks.append(matmul_flops())
+            peaks.append(matmul_flops(device))
             pairs.append(
                 (
-                    rate(lambda: plain_loop(timed, published), n_timed),
+                    rate(lambda: plain_loop(few, published, device), len(few)),
                     rate(lambda extract=extract: extract(timed), n_timed),
                 )
             )
@@ -94,7 +106,7 @@ def as_published(model: str, backbone: backbones.Backbone) -> backbones.Backbone
     return dataclasses.replace(backbone, network=network.eval())
 
 
-def plain_loop(pixels: np.ndarray, backbone: backbones.Backbone) -> np.ndarray:
+def plain_loop(pixels: np.ndarray, backbone: backbones.Backbone, device: str) -> np.ndarray:
     """What a notebook does: images one by one through Pillow, batches of 32, nothing folded."""
     transform = transforms.Compose(
         [
@@ -108,7 +120,7 @@ def plain_loop(pixels: np.ndarray, backbone: backbones.Backbone) -> np.ndarray:
     with torch.no_grad():
         for start in range(0, len(pixels), 32):
             batch = [transform(Image.fromarray(image)) for image in pixels[start : start + 32]]
-            features.append(backbone.network(torch.stack(batch)).numpy())
+            features.append(backbone.network(torch.stack(batch).to(device)).cpu().numpy())
     return np.concatenate(features)
 
 
@@ -133,11 +145,16 @@ def flops_per_image(backbone: backbones.Backbone) -> int:
     return counter.get_total_flops()
 
 
-def matmul_flops(size: int = 2048) -> float:
+def matmul_flops(device: str) -> float:
     """Operations per second of a large matrix product in float32, all threads."""
-    matrix = torch.ones(size, size)
-    matrix @ matrix
-    return rate(lambda: matrix @ matrix, 2 * size**3)
+    size = 2048 if device == "cpu" else 8192
+    matrix = torch.rand(size, size, device=device)
+
+    def multiply() -> None:
+        (matrix @ matrix)[0, 0].item()  # waits until a GPU is done
+
+    multiply()
+    return rate(multiply, 2 * size**3)
 
 
 if __name__ == "__main__":

@@ -421,3 +421,14 @@ def test_weights_out_of_reach_end_in_one_line(drive, no_network):
     assert (status, err.count("\n")) == (2, 1)
     assert ResNet50_Weights.IMAGENET1K_V2.url in err
     assert "--weights FILE" in err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("name", ["efficientnet", "random_resnet"])
+def test_a_gpu_gives_the_features_of_the_cpu_and_the_same_bytes_twice(name, crops, request):
+    backbone = request.getfixturevalue(name)
+    expected = embed(crops, backbone)
+    features, again = (embed(crops, backbone, device="cuda", batch_size=4) for _ in range(2))
+    np.testing.assert_array_equal(again, features)
+    distance = np.linalg.norm(features - expected, axis=1)
+    assert (distance < 1e-3 * np.linalg.norm(expected, axis=1)).all()

@@ -23,14 +23,25 @@ def preprocess(pixels: torch.Tensor, backbone: Backbone, resize: int = RESIZE) -
     From RGB, uint8 (B, S, S, 3), to float32 (B, 3, 224, 224), channels last in memory: short side
     resized to `resize` (bilinear, antialiased), center cropped, normalized.
     """
-    channels_first = pixels.permute(0, 3, 1, 2)
-    resized = functional.resize(channels_first, [resize], antialias=True)
-    cropped = functional.center_crop(resized, [CROP]).to(
-        torch.float32, memory_format=torch.channels_last
-    )
-    moments = torch.tensor([backbone.mean, backbone.std], device=pixels.device)
+    return normalize(resize_and_crop(pixels, resize), backbone)
+
+
+def resize_and_crop(pixels: torch.Tensor, resize: int) -> torch.Tensor:
+    """Images of 224 x 224 pixels, uint8 (B, 3, 224, 224), from images in the processor's memory.
+
+    There torch rounds between the two directions, as Pillow does. On a GPU it does not, and one
+    value in six is another.
+    """
+    resized = functional.resize(pixels.permute(0, 3, 1, 2), [resize], antialias=True)
+    return functional.center_crop(resized, [CROP])
+
+
+def normalize(cropped: torch.Tensor, backbone: Backbone) -> torch.Tensor:
+    """Images with the mean and deviation that a backbone was trained with."""
+    values = cropped.to(torch.float32, memory_format=torch.channels_last)
+    moments = torch.tensor([backbone.mean, backbone.std], device=cropped.device)
     shift, scale = 255 * moments[:, :, None, None]
-    return cropped.sub_(shift).div_(scale)
+    return values.sub_(shift).div_(scale)
 
 
 @dataclass
@@ -75,14 +86,13 @@ class Extractor:
         starts = range(0, len(images), self.batch_size)
         batches = [slice(start, start + self.batch_size) for start in starts]
         try:
-            # While the network computes, the next batch is read: to copy a memory map is to read
-            # it. It is not resized meanwhile: that takes the same cores.
+            # While the network computes, the next batch is read.
             with ThreadPoolExecutor(1) as reader:
-                reads = (reader.submit(np.array, images[batch]) for batch in batches)
+                reads = (reader.submit(self._read, images[batch]) for batch in batches)
                 ahead = next(reads, None)
                 for batch in batches:
                     pixels, ahead = ahead.result(), next(reads, None)
-                    features[batch] = self._embed(torch.from_numpy(pixels).to(self.device))
+                    features[batch] = self._embed(pixels)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"{self.device} has no room for {self.batch_size} images at a time: take a "
@@ -99,9 +109,16 @@ class Extractor:
             )
         return features
 
+    def _read(self, images: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(images))  # to copy a memory map is to read it
+        # Beside a network on a CPU nothing is resized: that takes the same cores.
+        return pixels if self.device == "cpu" else resize_and_crop(pixels, self.resize)
+
     @torch.inference_mode()
     def _embed(self, pixels: torch.Tensor) -> np.ndarray:
-        batch = preprocess(pixels, self.backbone, self.resize)
+        if self.device == "cpu":
+            pixels = resize_and_crop(pixels, self.resize)
+        batch = normalize(pixels.to(self.device), self.backbone)
         if self.compiled and len(pixels) < self.batch_size:
             # For a batch of another length the network would be compiled once more.
             batch = nn.functional.pad(batch, (0, 0) * 3 + (0, self.batch_size - len(pixels)))
