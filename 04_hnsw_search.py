@@ -1,8 +1,9 @@
-"""Stage 04: the same queries asked of an HNSW index, anew for each k of the grid.
+"""Stage 04: the same queries asked of an index, anew for each k of the grid.
 
 reads   results/02_embeddings.npy, results/03_queries.npy, results/03_exact_indices.npy
 writes  results/04_hnsw/RUN/kKKKK_indices.npy    int32 (Q, k); -1 for a missing one
         results/04_hnsw/RUN/kKKKK_distances.npy  float32 (Q, k); +inf for a missing one
+        results/04_hnsw/RUN/kKKKK_reported.npy   the same as an index of compressed vectors has it
         results/04_hnsw/RUN/run.json             the manifest (RUN: faiss_M32_efc200_ef50)
         results/04_hnsw/graphs/GRAPH.faiss       with --save-index: a graph, once for all its runs
 
@@ -10,6 +11,7 @@ examples
   python 04_hnsw_search.py
   python 04_hnsw_search.py --runs faiss:200 hnswlib:2k    two more runs, beside those that are there
   python 04_hnsw_search.py --runs faiss:0.5k faiss:50,ef_construction=400 --k 10 50 100 --replace
+  python 04_hnsw_search.py --runs faiss:overlap=0.99 IVF256,Flat:nprobe=8 usearch:50 pgvector:40
   python 04_hnsw_search.py --seeds 0 1 2 3 4              each run on five graphs
   python 04_hnsw_search.py --lists milvus ids.npy         what another system returned
 """
@@ -24,14 +26,10 @@ import pandas as pd
 
 from drift.pipeline import runs
 from drift.pipeline.stage import Stage
+from drift.pipeline.tasks.effort import choose_effort, run_part
 from drift.pipeline.tasks.exact import QUERY_VECTORS, exact_protocol
-from drift.pipeline.tasks.search import (
-    SearchIndex,
-    built_graph,
-    discard_graph,
-    search_configs,
-    store_lists,
-)
+from drift.pipeline.tasks.graphs import built_graph, discard_graph
+from drift.pipeline.tasks.search import SearchIndex, check_configs, search_configs, store_lists
 from drift.protocols import Protocol
 
 INPUTS = ("02_embeddings.npy", "03_queries.npy", "03_exact_indices.npy")
@@ -43,21 +41,22 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--runs",
         nargs="+",
-        metavar="BACKEND:EF",
-        help="faiss or hnswlib, and efSearch: a number; k for the list's length, or 2k, 0.25k; or "
-        "k,50; then ,ef_construction=400 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
+        metavar="RUN",
+        help="faiss, hnswlib, usearch or pgvector, and its efSearch: a number, k, 2k, 0.25k, k,50, "
+        "or overlap=0.99 or lid=0.01 for what reaches that; then ,ef_construction=400. Or an index "
+        "of FAISS, IVF256,Flat:nprobe=8 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
     )
     parser.set_defaults(seed=None)
     add(
         "--seeds",
         nargs="+",
         type=whole(0, 2**31 - 1),
-        metavar="SEED",
         help="in place of --seed: a graph of each, an order of insertion (default: 0, the rows')",
     )
     add("--m", type=whole(2, 10_000), default=32, metavar="M", help="links of a node")
     add("--ef-construction", type=whole(1, 10**6), default=200, metavar="EF", help="efConstruction")
     add("--build-threads", type=whole(1), default=1, metavar="N", help="above 1: not reproducible")
+    add("--postgres", metavar="URL", help="for pgvector: a server of yours (default: its own)")
     cli.add_grid(parser)
     add(
         "--lists",
@@ -94,26 +93,28 @@ def main(args: argparse.Namespace) -> None:
 
         imports = parse_lists(args, grid, protocol, *files, vectors)
     grids = {run.name: list(getattr(run, "grid", grid)) for run in (*configs, *imports)}
-    graphs = dict.fromkeys(config.graph for config in configs)
+    graphs = dict.fromkeys(config.index for config in configs)
     runs.warn_of_dense_graphs(graphs)
     runs.announce_overwriting(stage.results, grids)
+    parts = {config: run_part(stage, config) for config in configs}
+    pending = [config for config in parts if parts[config].begin(config.parameters | asked)]
+    check_configs(pending, files[0], grid, protocol)
     for task in imports:
         run = stage.part(task.name)
         if run.begin(asked | task.parameters):
             task.check()
             store_lists(run, task, {})
-    parts = {config: stage.part(config.name) for config in configs}
-    pending = [config for config in parts if parts[config].begin(config.parameters | asked)]
     effort = {config: config.effort(map(protocol.policy_length, grid)) for config in pending}
     for graph in graphs:
-        searches = [config for config in pending if config.graph == graph]
+        searches = [config for config in pending if config.index == graph]
         if not searches and not args.save_index:
             discard_graph(stage, graph)
             continue
         with built_graph(stage, graph) as (index_file, facts):
             for config in searches:
-                task = (*files[:2], index_file, config, tuple(grid), protocol, vectors)
-                found = store_lists(parts[config], SearchIndex(*task), facts)
+                run = parts[config]
+                task = SearchIndex(*files[:2], index_file, config, tuple(grid), protocol, vectors)
+                found = store_lists(run, task, facts, choose_effort(run, task))
                 if config == pending[0]:
                     runs.announce_rest(found["search_seconds_in_all"], list(effort.values()))
     if args.replace:
@@ -125,14 +126,11 @@ def print_summary(stage: Stage, names: list[str]) -> None:
     """Print what each run found at the first, the middle and the last k of the grid."""
     rows = []
     for name in names:
-        manifest = stage.results.manifest(f"04_hnsw/{name}")
-        speeds, build = (
-            manifest.get("queries_per_second", {}),
-            manifest.get("build_seconds"),
-        )
-        for k, shares in manifest["summary"].items():
-            speed = {"queries/s": speeds.get(k), "build s": build}
-            rows.append({"run": name, "k": int(k), **shares, **speed})
+        facts = stage.results.manifest(f"04_hnsw/{name}")
+        speeds = facts.get("queries_per_second", {})
+        for k, shares in facts["summary"].items():
+            costs = {"queries/s": speeds.get(k), "build s": facts.get("build_seconds")}
+            rows.append({"run": name, "k": int(k), **shares, **costs})
     cli.print_table(f"runs in {stage.results.path('04_hnsw')}", pd.DataFrame(rows))
 
 

@@ -3,8 +3,8 @@
 reads   results/05_*.parquet, the manifests of all stages, and for the gallery 01_images.* with the
         lists of one run
 writes  results/06_NAME.png      overlap, images, distribution, who_drifts, found, distances,
-                                 barycenter_shift, lid, hubness, speed; published* with
-                                 the protocol of a publication
+                                 barycenter_shift, lid, hubness, effort, speed; published*
+                                 with the protocol of a publication
         results/06_report.html   verdict, figures, tables and a gallery in one file
         results/06_figures.json  the manifest
 

@@ -53,7 +53,7 @@ published: $(VENV)/.installed  ## the paper's three experiments on the embedding
 	$(BIN)/python 06_plots.py --results results-published
 
 test: $(VENV)/.installed-dev  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 TRIES ?= 12
 SEED ?= 0
@@ -73,6 +73,6 @@ $(VENV)/.installed: requirements.txt
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: $(wildcard requirements-*.txt) $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	@touch $@

@@ -15,6 +15,9 @@ import pytest
 
 from drift.pipeline import environment
 
+# Two processes run the tests: threads that wait must not keep the other's core busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ROOT = Path(__file__).parent.parent
 N, K, GRID = 300, 40, [10, 20, 30, 40]
 RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efkmin50", "hnswlib_M32_efc200_ef50"]
@@ -26,6 +29,9 @@ PIPELINE = [
     ("05_metrics.py",),
     ("06_plots.py",),
 ]
+
+# Stage 02 in blocks so small that there is a middle to it.
+IN_SMALL_BLOCKS = (*PIPELINE[1], "--batch-size", "1")
 
 
 def shell(script, *args, results):
@@ -68,6 +74,22 @@ def finished(tmp_path_factory):
 def results(finished, tmp_path):
     """A copy to break."""
     return Path(shutil.copytree(finished, tmp_path / "results"))
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory):
+    """Results of stage 01 on few images: 12 blocks for `IN_SMALL_BLOCKS`. Tests only read them."""
+    results = tmp_path_factory.mktemp("few images") / "results"
+    assert shell(*PIPELINE[0][:-1], "96", results=results).returncode == 0
+    return results
+
+
+@pytest.fixture(scope="session")
+def few_embedded(few_images, tmp_path_factory):
+    """The same after an undisturbed stage 02. Tests only read them."""
+    results = shutil.copytree(few_images, tmp_path_factory.mktemp("few embedded") / "results")
+    assert shell(*IN_SMALL_BLOCKS, "--threads", "1", results=results).returncode == 0
+    return Path(results)
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ ROOT = Path(__file__).parent.parent
 # Imported once, in the process from which those that run the scripts are forked. So they start at
 # once, and a moment drawn at random falls into a stage's work, not into its imports.
 LIBRARIES = (
-    *("faiss", "hnswlib", "matplotlib.pyplot", "pandas", "pyarrow.parquet", "scipy.sparse"),
-    *("skimage.data", "torch", "torchvision.models", "tqdm", "PIL.Image"),
+    *("faiss", "hnswlib", "jinja2", "matplotlib.pyplot", "pandas", "pyarrow.parquet"),
+    *("scipy.sparse", "skimage.data", "torch", "torchvision.models", "tqdm", "PIL.Image"),
 )
 # What a manifest holds of clocks and meters, and its hash, in which they are.
 MEASURED = {"seconds", "date", "build_seconds", "search_seconds", "queries_per_second"}
@@ -103,6 +103,12 @@ def perform(argv: list[str], output: Path, prepare: Callable[[], None] | None) -
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     sys.argv = argv
+    if argv[0].endswith(STAGES[-1].script):
+        from drift.report import figures
+
+        # Most of its time goes into drawing, and what can happen to a figure happens to three.
+        for name in [*figures.FIGURES][3:]:
+            del figures.FIGURES[name]
     if prepare:
         prepare()
     runpy.run_path(argv[0], run_name="__main__")

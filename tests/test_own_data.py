@@ -84,7 +84,7 @@ def test_cosine_lists_are_those_of_brute_force(stages, vectors, queries, tmp_pat
     chords = np.load(stages.folder / "03_exact_distances.npy")
     np.testing.assert_allclose(chords, np.sqrt(2 * distances), rtol=1e-5)
     # The whole of the study, of queries that are no rows.
-    out = stages("04 --runs faiss:5 faiss:200", "05", "06")
+    out = stages("04 --runs faiss:5 faiss:200", "05", "06 --dpi 40")
     assert "compared by cosine: a distance d is the chord sqrt(2 (1 - cos))" in " ".join(
         out.split()
     )
@@ -112,7 +112,12 @@ def test_queries_that_are_copies_of_rows_find_what_the_rows_find(stages, vectors
             "04_hnsw/faiss_M32_efc200_ef50/k0030_indices.npy",
         )
     }
-    stages(f"03 --k-max {K + 1} --queries {copies}", "04 --runs faiss:50 --k 11 31", "05", "06")
+    stages(
+        f"03 --k-max {K + 1} --queries {copies}",
+        "04 --runs faiss:50 --k 11 31",
+        "05",
+        "06 --dpi 40",
+    )
     assert list(np.load(stages.folder / "03_queries.npy")) == list(range(len(few)))
     np.testing.assert_array_equal(np.load(stages.folder / "03_query_vectors.npy"), vectors[few])
     for name, lists in inside.items():
@@ -228,7 +233,7 @@ def test_lists_of_another_system_are_a_run_like_any_other(stages, searched, tmp_
     ids[::2, 4] = -1  # every second list lacks its fifth neighbor
     out = stages(["04", "--lists", "milvus", save(tmp_path / "ids.npy", ids[:, :20])])
     assert "milvus" in out and "faiss" not in out
-    stages("04 --runs faiss:200", "05", "06")
+    stages("04 --runs faiss:200", "05", "06 --dpi 40")
     curves = pd.read_parquet(stages.folder / "05_curves.parquet")
     assert set(curves["run"]) == {"milvus", "faiss_M32_efc200_ef200"}
     ours = curves[curves["run"] == "milvus"].set_index(["metric", "k"])["mean"]

@@ -166,8 +166,8 @@ def test_the_page_has_its_parts_in_order(finished, visit):
     opened, _, _ = visit(finished / "06_report.html")
     headings = opened.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent)")
     assert headings == [
-        *("How many neighbors are kept", "Further figures", "Gallery"),
-        *("Full tables", "What was run"),
+        *("What that changes, by use", "How many neighbors are kept", "Further figures"),
+        *("Gallery", "Full tables", "What was run"),
     ]
     assert opened.evaluate("document.querySelector('h1').nextElementSibling.className") == "verdict"
     assert opened.evaluate("document.querySelectorAll('.verdict').length") == 1
@@ -698,7 +698,7 @@ def test_the_verdict_is_short_and_careful():
     assert "theirs keeps less than 99 % of the neighbors from the first k on" in text
     many = {f"system {i}": {10: 0.999, 250: 0.9 - i / 100} for i in range(9)}
     text = " ".join(verdict(make_study(many)).found)
-    assert "9 searches keep less: system 8 keeps" in text
+    assert "9 searches keep less, these 3 least: system 8 keeps" in text
     assert "system 8" in text
     assert "system 5" not in text
     assert len(text) < 600

@@ -20,9 +20,10 @@ from drift import metrics, vectors
 from drift.pipeline import blocks
 from drift.pipeline.results import Results
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks import exact, measure, search
+from drift.pipeline.tasks import exact, measure
+from drift.pipeline.tasks import graphs as graph_tasks
 from drift.published import notebook
-from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, arguments
+from tests.conftest import GRID, IN_SMALL_BLOCKS, PIPELINE, ROOT, RUNS, K, N, arguments
 
 SEARCH = "04_hnsw_search.py"
 
@@ -310,7 +311,7 @@ def test_a_shorter_grid_leaves_no_lists_of_the_former_one(results, drive):
     )
     assert len(list((results / "04_hnsw" / RUNS[0]).glob("*.npy"))) == 4
     assert drive("05_metrics.py", results=results)[0] == 0
-    assert drive("06_plots.py", results=results)[0] == 0
+    assert drive("06_plots.py", "--dpi", "40", results=results)[0] == 0
 
 
 def test_replace_names_what_it_removes_before_it_does(results, drive, monkeypatch):
@@ -360,7 +361,7 @@ def test_runs_on_one_graph_share_one_saved_file(finished, results, drive, monkey
 
     # Whoever searches it later loads it. With the flag or without, nothing is built or written.
     with monkeypatch.context() as patched:
-        patched.setattr(search, "build_index", lambda *_: pytest.fail("built anew"))
+        patched.setattr(graph_tasks, "build_index", lambda *_: pytest.fail("built anew"))
         for flag in ("--save-index",), ():
             status, out, _ = drive(SEARCH, *runs, *flag, results=results)
             assert (status, out.count("up to date") >= 3) == (0, True)
@@ -453,7 +454,7 @@ def test_killed_while_it_searches_it_does_not_build_the_graph_again(
     # Another run that is up to date does not remove what this one waits for.
     assert "up to date" in drive(SEARCH, "--runs", "faiss:50", results=results)[1]
 
-    monkeypatch.setattr(search, "build_index", lambda *_: pytest.fail("built anew"))
+    monkeypatch.setattr(graph_tasks, "build_index", lambda *_: pytest.fail("built anew"))
     assert drive(SEARCH, *runs, results=results)[0] == 0
     assert json.loads((folder / "run.json").read_text())["build_seconds"] == build_seconds
     assert contents(folder, ".npy") == undisturbed
@@ -499,8 +500,12 @@ def test_a_sample_of_queries_leaves_out_what_describes_whole_graphs(results, dri
     queries = np.load(results / "03_queries.npy")
     assert len(queries) == 50
     assert (np.diff(queries) > 0).all()
-    for script in ("04_hnsw_search.py", "05_metrics.py", "06_plots.py"):
-        assert drive(script, results=results)[0] == 0
+    for script, *args in (
+        ("04_hnsw_search.py",),
+        ("05_metrics.py",),
+        ("06_plots.py", "--dpi", "40"),
+    ):
+        assert drive(script, *args, results=results)[0] == 0
     curves = pd.read_parquet(results / "05_curves.parquet")
     assert not curves["metric"].str.contains("hubness|orphans").any()
     per_query = pd.read_parquet(results / "05_per_query.parquet")
@@ -663,16 +668,13 @@ def test_a_typo_costs_nothing_of_interrupted_work(script, args, results, drive, 
     assert contents(results / ".partial", ".npy", ".json", ".jsonl", ".faiss") == partial
 
 
-def test_a_killed_stage_resumes(finished, tmp_path, drive):
-    results = tmp_path / "results"
-    results.mkdir()
-    for path in finished.glob("01_*"):
-        shutil.copy(path, results)
-    script, *args = PIPELINE[1]
+def test_a_killed_stage_resumes(few_images, few_embedded, tmp_path, drive):
+    results = shutil.copytree(few_images, tmp_path / "results")
+    script, *args = (*IN_SMALL_BLOCKS, "--threads", "1")
     command = [sys.executable, ROOT / script, "--results", results, *args]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     checkpoints = results / ".partial/02_embeddings/checkpoints.jsonl"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (checkpoints.exists() and checkpoints.read_text().count("\n") >= 3):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -680,10 +682,10 @@ def test_a_killed_stage_resumes(finished, tmp_path, drive):
     process.wait()
     assert not (results / "02_embeddings.npy").exists()
     stored = checkpoints.read_text().splitlines()
-    assert 3 <= len(stored) < 19
+    assert 3 <= len(stored) < 13
 
     assert drive(script, "--model", "resnet5", results=results)[0] == 2
     status, _, err = drive(script, *args, results=results)
     assert status == 0, err
     again = (results / "02_embeddings.npy").read_bytes()
-    assert again == (finished / "02_embeddings.npy").read_bytes()
+    assert again == (few_embedded / "02_embeddings.npy").read_bytes()

@@ -159,7 +159,7 @@ def test_figures_and_claims_are_on_the_page(results, drive):
     runs = ("faiss:25", "faiss:50", "faiss:k,ef_construction=400")
     assert drive("04_hnsw_search.py", "--runs", *runs, "--replace", results=results)[0] == 0
     assert drive("05_metrics.py", results=results)[0] == 0
-    assert drive("06_plots.py", results=results)[0] == 0
+    assert drive("06_plots.py", "--dpi", "40", results=results)[0] == 0
     for name in experiments.EXPERIMENTS:
         assert (results / f"06_published_{name}.png").exists()
     page = (results / "06_report.html").read_text()

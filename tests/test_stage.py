@@ -12,7 +12,7 @@ import pytest
 from drift.indexes.config import GraphConfig
 from drift.pipeline.results import ArtifactError, Results
 from drift.pipeline.stage import PARTIAL, Stage, finish_commits
-from drift.pipeline.tasks.search import built_graph
+from drift.pipeline.tasks.graphs import built_graph
 from tests.chain import FILES, GRAPH, OTHER_RUN, RUN, begin, commit, image_stage, snapshot
 from tests.conftest import arguments
 

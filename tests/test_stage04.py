@@ -1,20 +1,30 @@
 """Stage 04 by its script, on few vectors: policies, seeds, grids, and what it says of its speed."""
 
 import json
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
+import psycopg
 import pytest
 
 from drift.indexes import search as index_search
 from drift.indexes.config import SearchConfig
-from drift.pipeline import runs
+from drift.metrics import found, neighborhood_overlap
+from drift.pipeline import postgres, runs
+from drift.pipeline.postgres import embedded_server
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks import search
+from drift.pipeline.tasks import graphs, search
 from drift.pipeline.tasks.search import SearchIndex
 from drift.protocols import Protocol
-from tests.conftest import run
+from tests.conftest import ROOT, run
 
 SCRIPT = "04_hnsw_search.py"
 N, K = 400, 60
@@ -132,7 +142,7 @@ def test_a_saved_graph_of_a_seed_gives_the_same_lists(backend, results, drive, m
     assert (results / f"04_hnsw/graphs/{backend}_M4_efc200_seed3.{backend}").exists()
     before = lists(results, name)
     shutil.rmtree(results / "04_hnsw" / name)
-    monkeypatch.setattr(search, "build_index", lambda *_: pytest.fail("built anew"))
+    monkeypatch.setattr(graphs, "build_index", lambda *_: pytest.fail("built anew"))
     assert drive(SCRIPT, *flags, results=results)[0] == 0
     assert lists(results, name) == before
 
@@ -174,7 +184,7 @@ def test_another_grid_says_which_lists_it_overwrites_before_it_searches(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(search, "build_index", lambda *_: pytest.fail("announced too late"))
+        patched.setattr(graphs, "build_index", lambda *_: pytest.fail("announced too late"))
         with pytest.raises(pytest.fail.Exception):
             drive(SCRIPT, *flags, "--k", "5", "25", results=results)
     with monkeypatch.context() as patched:
@@ -242,11 +252,12 @@ class SlowAtFirst:
     """An index whose first search in a process takes ten seconds, and every other one."""
 
     distance_computations, now, searches = None, 0.0, None
+    is_direct, is_compressed = True, False
 
     def __init__(self, *_):
         self.searches = []
 
-    def search(self, points, length, ef_search):
+    def search(self, points, length, settings):
         SlowAtFirst.now += 1.0 if self.searches else 10.0
         self.searches.append((len(points), length))
         ids = np.tile(np.arange(length), (len(points), 1))
@@ -288,5 +299,205 @@ def test_after_the_first_run_it_says_how_long_the_others_take(capsys):
     ("run", "m", "warned"), [("faiss:50", 32, 64), ("faiss:50", 8, None), ("hnswlib:50", 32, None)]
 )
 def test_graphs_that_faiss_does_not_prune_are_warned_of(run, m, warned, capsys):
-    runs.warn_of_dense_graphs([SearchConfig.parse(run, m, 40).graph])
+    runs.warn_of_dense_graphs([SearchConfig.parse(run, m, 40).index])
     assert (f"2 M = {warned} on" in capsys.readouterr().err) == (warned is not None)
+
+
+# Indexes by factory strings.
+
+
+def test_runs_by_factory_strings(results, drive):
+    strings = ("IVF8,Flat:nprobe=2", "IVF8,Flat:nprobe=8", "HNSW8_SQ8:efSearch=k,30", "PQ8x4fs")
+    flags = ("--runs", *strings, "--k", "10", "30", "--m", "5", "--ef-construction", "7")
+    status, out, err = drive(SCRIPT, *flags, "--save-index", results=results)
+    assert (status, err) == (0, "")
+    names = ["HNSW8_SQ8_efSearch_k_30", "IVF8_Flat_nprobe_2", "IVF8_Flat_nprobe_8", "PQ8x4fs"]
+    assert folders(results) == [*names, "graphs"]
+    assert all(out.count(f"{name} ") == 2 for name in names)
+    graphs = sorted(path.name for path in (results / "04_hnsw/graphs").glob("*.faiss"))
+    assert graphs == ["HNSW8_SQ8.faiss", "IVF8_Flat.faiss", "PQ8x4fs.faiss"]
+    recorded = manifest(results, names[1])
+    assert recorded["parameters"] | {"protocol": None} == {
+        "backend": "faiss",
+        "factory": "IVF8,Flat",
+        "seed": 0,
+        "build_threads": 1,
+        "ef_search": None,
+        "settings": {"nprobe": "2"},
+        "k_grid": [10, 30],
+        "protocol": None,
+    }
+    assert recorded["graph"]["compressed"] is False
+    counts = recorded["distance_computations_per_query"]
+    assert counts["10"] == counts["30"] < N / 2
+    assert manifest(results, names[2])["distance_computations_per_query"] == {"10": N, "30": N}
+    # All lists probed are exact ones.
+    exact = np.load(results / "03_exact_indices.npy")
+    ids = np.load(results / "04_hnsw" / names[2] / "k0030_indices.npy")
+    np.testing.assert_array_equal(ids, exact[:, :30])
+    status, out, _ = drive(SCRIPT, *flags, "--m", "9", results=results)
+    assert (status, out.count("up to date")) == (0, 4), "M is of the graphs of libraries"
+
+
+@pytest.mark.parametrize("text", ["IVF8,Flat:nprobe=1", "HNSW4_SQ8:efSearch=3", "PQ8x4fs"])
+def test_a_factory_string_has_seeds_a_saved_index_and_any_number_of_threads(
+    text, results, drive, monkeypatch
+):
+    flags, name = ("--runs", text, "--k", "10"), SearchConfig.parse(text, 32, 200).name
+    saving = (*flags, "--save-index", "--seeds", "0", "3", "--threads", "1")
+    assert drive(SCRIPT, *saving, results=results)[0] == 0
+    assert folders(results) == [name, f"{name}_seed3", "graphs"]
+    before = {one: lists(results, one) for one in (name, f"{name}_seed3")}
+    assert before[name] != before[f"{name}_seed3"]
+    for one in before:
+        shutil.rmtree(results / "04_hnsw" / one)
+    with monkeypatch.context() as patched:
+        patched.setattr(graphs, "build_index", lambda *_: pytest.fail("built anew"))
+        again = (*flags, "--seeds", "0", "3", "--threads", "2")
+        assert drive(SCRIPT, *again, results=results)[0] == 0
+    assert {one: lists(results, one) for one in before} == before
+    assert drive(SCRIPT, *again, "--force", results=results)[0] == 0
+    assert {one: lists(results, one) for one in before} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("IVF8,Flut:nprobe=2", "IVF8,Flat:probes=2", "PQ5x4fs", "fiass:50", "IVF8,Flat:nprobe=0"),
+        *("HNSW0,Flat", "IVF500,Flat:nprobe=3", "IVF8,Flat:nprobe=", "PQ8:efConstruction=40"),
+    ],
+)
+def test_a_factory_string_that_cannot_be_is_one_line(text, results, drive):
+    status, _, err = drive(SCRIPT, "--runs", text, results=results)
+    assert (status, err.count("\n")) == (2, 1), err
+    assert not list((results / "04_hnsw").glob("*/run.json"))
+
+
+# pgvector.
+
+PGVECTOR = ("pgvector_M8_efc40_ef40", "pgvector_M8_efc40_ef40_iterative_scan_strict_order")
+IN_PGVECTOR = ("--m", "8", "--ef-construction", "40", "--runs", "pgvector:40")
+STRICT = "pgvector:40,iterative_scan=strict_order"
+SEARCH_AND_WAIT = """
+import runpy, sys, time
+from drift.pipeline.stage import Stage
+checkpoint = Stage.checkpoint
+def wait(stage, *args, **facts):
+    checkpoint(stage, *args, **facts)
+    print("searched", flush=True)
+    time.sleep(300)
+Stage.checkpoint = wait
+runpy.run_path("04_hnsw_search.py", run_name="__main__")
+"""
+
+
+def schemas(url):
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "select nspname from pg_namespace where nspname like 'drift%'"
+        ).fetchall()
+
+
+def servers(folder):
+    """Processes that have this folder on their command line."""
+    lines = (one.info["cmdline"] or () for one in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if any(str(folder) in word for word in line)]
+
+
+def test_pgvector_in_its_own_server(results, drive):
+    flags = (*IN_PGVECTOR, STRICT, "--save-index")
+    status, out, err = drive(SCRIPT, *flags, results=results)
+    assert (status, err) == (0, "")
+    assert folders(results) == list(PGVECTOR), "and no graph"
+    assert out.count("pgvector_M8_efc40 lives in its server: --save-index does not keep it") == 1
+    exact = np.load(results / "03_exact_indices.npy")
+    for name, is_full in zip(PGVECTOR, (False, True), strict=True):
+        recorded = manifest(results, name)
+        assert recorded["timed"] == "at the client"
+        assert "distance_computations_per_query" not in recorded
+        assert recorded["graph"]["compressed"] is False
+        assert "postgresql:" not in json.dumps(recorded)
+        made = recorded["effective_ef"]["60"]
+        assert (made["ef_search"], made["candidates"]) == (40, 61 if is_full else 40)
+        for k in (10, 60):
+            folder = results / "04_hnsw" / name
+            ids = np.load(folder / f"k{k:04d}_indices.npy")
+            distances = np.load(folder / f"k{k:04d}_distances.npy")
+            np.testing.assert_array_equal(np.isinf(distances), ids < 0)
+            # Of 40 rows one is the query.
+            returned = (ids >= 0).sum(axis=1)
+            assert returned.max() == (k if is_full else min(k, 39))
+            assert all((row[n:] == -1).all() for row, n in zip(ids, returned, strict=True))
+            share = found(ids).mean()
+            assert share > 0.95 if is_full or k == 10 else 0.5 < share < 0.66
+            assert neighborhood_overlap(exact[:, :k], ids).mean() > 0.8 * share
+    assert drive("05_metrics.py", results=results)[0] == 0
+    status, out, _ = drive(SCRIPT, *flags, results=results)
+    assert (status, out.count("up to date")) == (0, 2)
+
+
+def test_pgvector_in_a_server_of_the_users(results, drive, monkeypatch):
+    with embedded_server() as url:
+        with monkeypatch.context() as patched:
+            patched.setattr(postgres, "embedded_server", lambda: pytest.fail("a server of its own"))
+            assert drive(SCRIPT, *IN_PGVECTOR, "--postgres", url, results=results)[0] == 0
+        assert schemas(url) == []
+        seen = []
+
+        def interrupt(task, block):
+            seen.extend(schemas(url))
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(SearchIndex, "__call__", interrupt)
+            forced = (*IN_PGVECTOR, "--force", "--postgres", url)
+            assert drive(SCRIPT, *forced, results=results)[0] == 130
+        assert len(seen) == 1, "while it searches"
+        assert schemas(url) == []
+    assert url not in (results / "04_hnsw" / PGVECTOR[0] / "run.json").read_text()
+
+
+def test_a_server_is_for_pgvector_alone(results, drive):
+    status, _, err = drive(SCRIPT, "--postgres", "postgresql://localhost/x", results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--postgres is for runs of pgvector" in err
+    none = ("--postgres", "postgresql://me:secret@127.0.0.1:1/none")
+    status, _, err = drive(SCRIPT, *IN_PGVECTOR, *none, results=results)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "PostgreSQL at 127.0.0.1" in err and "secret" not in err
+
+
+def test_pgvector_killed_in_the_middle_starts_over_and_leaves_no_server(
+    results, drive, monkeypatch
+):
+    command = [sys.executable, "-c", SEARCH_AND_WAIT, "--results", results, *IN_PGVECTOR]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout.readline().strip() == "searched"
+        (watcher,) = (
+            one
+            for one in psutil.Process(child.pid).children()
+            if postgres.__name__ in one.cmdline()
+        )
+        folder = Path(watcher.cmdline()[-2])
+        assert folder.name.startswith(postgres.PREFIX) and folder.exists()
+        assert len(servers(folder)) > 1
+        os.kill(child.pid, signal.SIGKILL)
+    finally:
+        child.kill()
+        child.communicate()
+    end = time.monotonic() + 10
+    while (folder.exists() or servers(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not folder.exists() and not servers(folder)
+
+    searched, call = [], SearchIndex.__call__
+
+    def record(task, block):
+        searched.append(block.ks)
+        return call(task, block)
+
+    monkeypatch.setattr(SearchIndex, "__call__", record)
+    assert drive(SCRIPT, *IN_PGVECTOR, results=results)[0] == 0
+    assert searched == [(10, 20, 30), (40,), (50,), (60,)], "what was searched in another graph too"
+    assert folders(results) == [PGVECTOR[0]]

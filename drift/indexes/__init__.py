@@ -1,65 +1,61 @@
-"""Approximate neighbors by hierarchical navigable small world graphs, in FAISS and in hnswlib.
+"""Approximate neighbors by indexes of several libraries, a module for each.
 
-The two libraries build their graphs by the same rules (Malkov and Yashunin 2018) but read efSearch
-differently when a list longer than efSearch is asked for. FAISS keeps a candidate list of
-max(efSearch, k), yet stops once efSearch candidates are nearer than the next one to visit; hnswlib
-raises efSearch to k.
+Those of hierarchical navigable small world graphs build by the same rules (Malkov and Yashunin
+2018) but read efSearch differently when a list longer than efSearch is asked for. FAISS keeps a
+candidate list of max(efSearch, k), yet stops once efSearch candidates are nearer than the next one
+to visit; hnswlib and usearch raise efSearch to k; pgvector returns efSearch rows at most.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, Self
 
 import numpy as np
 
-from drift.indexes.config import GraphConfig
+from drift import InputError
+from drift.indexes.base import Index
+from drift.indexes.config import FactoryConfig, IndexConfig, SearchConfig
+
+REQUIREMENTS = "requirements-backends.txt"
 
 
-class Index(Protocol):
-    """A built graph."""
-
-    # By the last search, over all its points; None where the library does not count them.
-    distance_computations: int | None
-
-    @classmethod
-    def build(cls, embeddings: np.ndarray, config: GraphConfig) -> Self:
-        """Build a graph on vectors, float32 (N, d)."""
-
-    @classmethod
-    def load(cls, path: Path, embeddings: np.ndarray, config: GraphConfig) -> Self:
-        """Read a graph that `save` wrote, given the vectors and `config` it was built on."""
-
-    def save(self, path: Path) -> None:
-        """Write the graph with its vectors to a file."""
-
-    def search(
-        self, points: np.ndarray, length: int, ef_search: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids found, int64 (Q, length), and their squared distances, float32, nearest first.
-
-        Distances are by direct differences. Ids are -1 at the end of a row that is short, and the
-        distances there have no meaning.
-        """
-
-    def statistics(self) -> dict[str, Any]:
-        """What the library shows of its graph: ``index_bytes`` at least."""
+def check_search(config: SearchConfig, d: int, lengths: Iterable[int]) -> None:
+    """Raise InputError when the library is not installed, or for what `Index.check` refuses."""
+    _index_class(config.index).check(config, d, lengths)
 
 
-def build_index(config: GraphConfig, embeddings: np.ndarray) -> Index:
-    """Build a graph on vectors, float32 (N, d)."""
-    return _index_class(config.backend).build(embeddings, config)
+def build_index(config: IndexConfig, embeddings: np.ndarray) -> Index:
+    """Build an index on vectors, float32 (N, d)."""
+    return _index_class(config).build(embeddings, config)
 
 
-def load_index(config: GraphConfig, path: Path, embeddings: np.ndarray) -> Index:
-    """Read a graph that `Index.save` wrote, given the `config` and the vectors it was built on."""
-    return _index_class(config.backend).load(path, embeddings, config)
+def load_index(config: IndexConfig, path: Path, embeddings: np.ndarray) -> Index:
+    """Read an index that `Index.save` wrote, given the `config` and the vectors it was built on."""
+    return _index_class(config).load(path, embeddings, config)
 
 
-def _index_class(backend: str) -> type[Index]:
-    # A library is imported when one of its graphs is wanted: that takes a good part of a second.
-    if backend == "faiss":
-        from drift.indexes.faiss_hnsw import FaissHnsw
+def _index_class(config: IndexConfig) -> type[Index]:
+    # A library is imported when one of its indexes is wanted: that takes a good part of a second.
+    try:
+        if isinstance(config, FactoryConfig):
+            from drift.indexes.faiss_factory import FaissFactory
 
-        return FaissHnsw
-    from drift.indexes.hnswlib_hnsw import HnswlibHnsw
+            return FaissFactory
+        if config.backend == "faiss":
+            from drift.indexes.faiss_hnsw import FaissHnsw
 
-    return HnswlibHnsw
+            return FaissHnsw
+        if config.backend == "hnswlib":
+            from drift.indexes.hnswlib_hnsw import HnswlibHnsw
+
+            return HnswlibHnsw
+        if config.backend == "usearch":
+            from drift.indexes.usearch_hnsw import UsearchHnsw
+
+            return UsearchHnsw
+        from drift.indexes.pgvector_hnsw import PgvectorHnsw
+
+        return PgvectorHnsw
+    except ImportError as error:
+        raise InputError(
+            f"a run on {config.backend} needs its library ({error}): pip install -r {REQUIREMENTS}"
+        ) from error

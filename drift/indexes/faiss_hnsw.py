@@ -1,6 +1,6 @@
 """HNSW graphs of FAISS."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Self
 
 import faiss
@@ -8,17 +8,13 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from drift import add_filename
 from drift.indexes.config import GraphConfig
+from drift.indexes.faiss_index import FaissIndex, threads
+from drift.indexes.policies import Value
 
 
-class FaissHnsw:
-    """FAISS's ``IndexHNSWFlat``. Methods as in `drift.indexes.Index`."""
-
-    def __init__(self, index: faiss.IndexHNSWFlat, row: np.ndarray | None):
-        self._index = index
-        self._row = row  # of each id that the index knows; None where they are the same
-        self.distance_computations = 0
+class FaissHnsw(FaissIndex):
+    """FAISS's ``IndexHNSWFlat``. Methods as in `drift.indexes.base.Index`."""
 
     @classmethod
     def build(cls, embeddings: np.ndarray, config: GraphConfig) -> Self:
@@ -26,35 +22,26 @@ class FaissHnsw:
         index = faiss.IndexHNSWFlat(d, config.M)
         index.hnsw.efConstruction = config.ef_construction
         row = config.insertion_order(n)
-        search_threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(config.build_threads)
-        index.add(embeddings if row is None else embeddings[row])
-        faiss.omp_set_num_threads(search_threads)
+        with threads(config.build_threads):
+            index.add(embeddings if row is None else embeddings[row])
         return cls(index, row)
 
-    @classmethod
-    def load(cls, path: Path, embeddings: np.ndarray, config: GraphConfig) -> Self:
-        return cls(faiss.read_index(str(path)), config.insertion_order(len(embeddings)))
-
-    def save(self, path: Path) -> None:
-        # Written by Python's hand, a full disk is an OSError as everywhere.
-        with add_filename(path), path.open("wb") as file:
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write))
-
     def search(
-        self, points: np.ndarray, length: int, ef_search: int
+        self, points: np.ndarray, length: int, settings: Mapping[str, Value]
     ) -> tuple[np.ndarray, np.ndarray]:
         # More candidates than there are rows would only take memory, for each of them in advance.
-        parameters = faiss.SearchParametersHNSW(efSearch=min(ef_search, self._index.ntotal))
+        ef_search = min(settings["ef_search"], self._index.ntotal)
+        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
         # One counter for the whole process, to which a search adds the sum of its threads: true as
         # long as a process searches for one thing at a time.
         counter = faiss.cvar.hnsw_stats
         counter.reset()
         squared, ids = self._index.search(points, length, params=parameters)
         self.distance_computations = counter.ndis
-        if self._row is not None:
-            ids = np.where(ids < 0, -1, self._row[ids])
-        return ids, squared
+        return self._rows(ids), squared
+
+    def value_range(self, setting: str, length: int) -> tuple[int, int]:
+        return 1, self._index.ntotal
 
     def statistics(self) -> dict[str, Any]:
         """Levels, links of a node on the lowest one, and rows that no path of links leads to."""

@@ -1,5 +1,6 @@
 """HNSW graphs of hnswlib."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,14 +9,14 @@ import hnswlib
 import numpy as np
 
 from drift import add_filename
+from drift.indexes.base import Index
 from drift.indexes.config import GraphConfig
+from drift.indexes.policies import Value
 from drift.vectors import row_blocks
 
 
-class HnswlibHnsw:
-    """hnswlib's ``Index`` in Euclidean space. Methods as in `drift.indexes.Index`."""
-
-    distance_computations = None  # the library keeps no count
+class HnswlibHnsw(Index):
+    """hnswlib's ``Index`` in Euclidean space. Methods as in `drift.indexes.base.Index`."""
 
     def __init__(self, index: hnswlib.Index):
         self._index = index
@@ -52,11 +53,11 @@ class HnswlibHnsw:
             self._index.save_index(str(path))
 
     def search(
-        self, points: np.ndarray, length: int, ef_search: int
+        self, points: np.ndarray, length: int, settings: Mapping[str, Value]
     ) -> tuple[np.ndarray, np.ndarray]:
         # The library does this by itself for this length; here it also holds for the shorter lists
         # of `_found`.
-        self._index.set_ef(max(ef_search, length))
+        self._index.set_ef(max(settings["ef_search"], length))
         try:
             ids, squared = self._index.knn_query(points, length)
         except RuntimeError:
@@ -64,6 +65,9 @@ class HnswlibHnsw:
             rows = [self._found(point[None], length) for point in points]
             ids, squared = (np.stack(side) for side in zip(*rows, strict=True))
         return ids.astype(np.int64), squared
+
+    def value_range(self, setting: str, length: int) -> tuple[int, int]:
+        return length, max(length, self._index.element_count)
 
     def statistics(self) -> dict[str, Any]:
         return {"index_bytes": int(self._index.index_file_size())}

@@ -2,14 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from drift.exact import by_distance
-from drift.indexes import Index
+from drift.exact import by_distance, neighbor_distances
+from drift.indexes.base import Index
 from drift.indexes.config import SearchConfig
+from drift.indexes.policies import Value
 from drift.protocols import Protocol
 
 # A search is repeated until so many are done, or have taken so long together.
@@ -21,12 +22,13 @@ def group_shared_searches(
 ) -> list[tuple[int, ...]]:
     """Group the ks whose lists one search gives; the others are searched for by themselves.
 
-    While the list asked for is no longer than efSearch, and that is the same for all of them, both
+    While the list asked for is no longer than efSearch, and that is the same for all of them, the
     libraries go the same way through the graph whatever k is: a shorter list is the beginning of a
     longer one, but for ties at its end, which `approximate_neighbors` looks after.
     """
-    efs = {k: config.ef(protocol.policy_length(k)) for k in ks}
-    shared = tuple(k for k in ks if protocol.list_length(k) <= efs[k] == config.least_ef)
+    shared = tuple(
+        k for k in ks if config.shares_search(protocol.list_length(k), protocol.policy_length(k))
+    )
     return ([shared] if shared else []) + [(k,) for k in ks if k not in shared]
 
 
@@ -40,26 +42,30 @@ class SearchCost(NamedTuple):
 class NeighborLists(NamedTuple):
     """Ids and distances of one length, (Q, k), by ascending distance, then id.
 
-    Distances are Euclidean, as the library computed them by direct differences in float32. A
-    neighbor that is missing is id -1 at distance +inf, at the end of the row.
+    Distances are Euclidean, by direct differences in float32. A neighbor that is missing is id -1
+    at distance +inf, at the end of the row. Where the index computes its distances from compressed
+    vectors, `reported` are those, ascending, and so not in the order of the ids.
     """
 
     indices: np.ndarray
     distances: np.ndarray
+    reported: np.ndarray | None = None
 
 
 def approximate_neighbors(
     index: Index,
     points: np.ndarray,
     ks: Sequence[int],
-    ef_search: int,
+    settings: Mapping[str, Value],
     protocol: Protocol,
     queries: np.ndarray,
+    embeddings: np.ndarray,
+    max_searches: int | None = None,
 ) -> tuple[dict[int, NeighborLists], SearchCost]:
     """Approximate neighbors of points, by one search for the longest of the lists asked for.
 
-    `points` are float32 (Q, d), and `queries` (Q,) the rows that they are. There is more than one k
-    only as `group_shared_searches` groups them.
+    `points` are float32 (Q, d), `queries` (Q,) the rows of the `embeddings` (N, d) that they are.
+    There is more than one k only as `group_shared_searches` groups them.
 
     Returns
     -------
@@ -69,7 +75,8 @@ def approximate_neighbors(
         Of that search, without what ties at the ends of shorter lists cost beyond it: each k by
         itself would be searched for at this cost.
     """
-    longest, cost = timed_search(index, points, protocol.list_length(max(ks)), ef_search)
+    length = protocol.list_length(max(ks))
+    longest, cost = timed_search(index, points, length, settings, max_searches)
     lists = {}
     for k in ks:
         length = protocol.list_length(k)
@@ -79,15 +86,25 @@ def approximate_neighbors(
             # Which of the tied ones it keeps, and in which order, the library decides for each
             # length anew.
             squared = squared.copy()
-            ids[rows], squared[rows] = index.search(points[rows], length, ef_search)
-        distances = np.sqrt(squared)
-        distances[ids < 0] = np.inf
-        lists[k] = NeighborLists(*by_distance(*protocol.leave_k(ids, distances, queries)))
+            ids[rows], squared[rows] = index.search(points[rows], length, settings)
+        own = np.sqrt(np.maximum(np.where(ids < 0, np.inf, squared), 0))
+        distances = own if index.is_direct else neighbor_distances(points, embeddings, ids)
+        kept = by_distance(*protocol.leave_k(ids, distances, queries))
+        lists[k] = NeighborLists(*kept)
+        if index.is_compressed:
+            if protocol is Protocol.NOTEBOOK:
+                own[ids == queries[:, None]] = np.inf  # a query is not its own neighbor
+            reported = np.sort(protocol.leave_k(ids, own, queries)[1], axis=1)
+            lists[k] = NeighborLists(*kept, reported)
     return lists, cost
 
 
 def timed_search(
-    index: Index, points: np.ndarray, length: int, ef_search: int
+    index: Index,
+    points: np.ndarray,
+    length: int,
+    settings: Mapping[str, Value],
+    max_searches: int | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray], SearchCost]:
     """`Index.search`, once more as long as all of it takes little time, and what one search took.
 
@@ -95,9 +112,9 @@ def timed_search(
     The median of some is not moved by a slow one among them.
     """
     seconds: list[float] = []
-    while len(seconds) < MAX_SEARCHES and sum(seconds) < ENOUGH_SECONDS:
+    while len(seconds) < (max_searches or MAX_SEARCHES) and sum(seconds) < ENOUGH_SECONDS:
         start = time.perf_counter()
-        found = index.search(points, length, ef_search)
+        found = index.search(points, length, settings)
         seconds.append(time.perf_counter() - start)
     return found, SearchCost(statistics.median(seconds), index.distance_computations)
 

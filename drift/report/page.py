@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from drift.report import tables
+from drift.report.by_use import by_use
 from drift.report.claims import claims
 from drift.report.experiments import comparison, is_same_data
 from drift.report.figures import Plot
@@ -46,6 +47,7 @@ def render(
         study=study,
         colors={style.label: style.color for style in study.styles.values()},
         verdict=verdict(study),
+        by_use=by_use(study),
         drifters=drifters,
         claims=claims(study) if study.publication else [],
         compared=comparison(study) if study.publication and is_same_data(study) else None,

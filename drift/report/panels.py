@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
 from drift.report.run_styles import RunStyle
 from drift.report.study import Study
@@ -139,6 +140,14 @@ def set_loss_axis(axes: Axes, losses: np.ndarray) -> None:
     axes.set_yscale("symlog", linthresh=least, linscale=0.5)
     axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:.9f}".rstrip("0.") or "0")
     axes.set_ylim(-0.1 * least, 1.5 * max(0.01, losses.max(initial=0)))
+
+
+def set_log_axis(axes: Axes) -> None:
+    """A logarithmic vertical axis with numbers as they are read."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.9g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def set_cost_axis(axes: Axes, costs: np.ndarray) -> None:

@@ -48,11 +48,7 @@ def run_styles(
     ]
     styles = {}
     for i, (run, settings) in enumerate(runs.items()):
-        ef = settings["ef_search"]
-        # Matplotlib hides lines whose name begins with an underscore.
-        label = BACKENDS.get(settings["backend"], settings["backend"].lstrip("_"))
-        if ef is not None:
-            label += f" efSearch {ef}".replace(",", ", at least ")
+        ef, label = settings["ef_search"], _label(settings)
         for key in differing:
             if key in settings and not (key == "seed" and run in graphs):
                 label += f", {SETTINGS[key]} {settings[key]}"
@@ -70,3 +66,22 @@ def run_styles(
             fixed_ef=ef if isinstance(ef, int) else None,
         )
     return styles
+
+
+def _label(settings: Mapping[str, Any]) -> str:
+    """The library or the factory string, and the settings of the search."""
+    if "factory" in settings:
+        searched = settings["settings"] | settings.get("build_settings", {})
+        name = settings["factory"]
+    else:
+        # Matplotlib hides lines whose name begins with an underscore.
+        name = BACKENDS.get(settings["backend"], settings["backend"].lstrip("_"))
+        searched = {"efSearch": settings["ef_search"]} if settings["ef_search"] is not None else {}
+        if "iterative_scan" in settings:
+            searched["iterative scan"] = settings["iterative_scan"]
+    texts = []
+    for setting, value in searched.items():
+        criterion, is_target, level = str(value).partition("=")
+        policy = f"for {criterion} {level}" if is_target else str(value).replace(",", ", at least ")
+        texts.append(f"{setting} {policy}")
+    return " ".join([name, ", ".join(texts)]).strip()

@@ -1,6 +1,6 @@
 """The tables of the report, and how numbers look in tables and sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,15 @@ def format_crossing(crossing: Any, ks: Sequence[int]) -> str:
         return "-" if np.isnan(low) else f"- (from {low:.3g} on, perhaps)"
     end = f"to {high:.3g}" if high == high else f"to more than {ks[-1]}"
     return f"{ks[0]} or less" if k <= ks[0] else f"{k:.3g} ({low:.3g} {end})"
+
+
+def join(parts: Collection[str], word: str = "and") -> str:
+    """A list in words, in which names with a comma can still be distinguished."""
+    *others, last = parts
+    has_comma = any("," in part for part in parts)
+    comma = ";" if has_comma and len(others) > 1 else ","
+    end = comma if has_comma else ""
+    return f"{f'{comma} '.join(others)}{end} {word} {last}" if others else last
 
 
 def evenly(items: Sequence[int], n: int) -> list[int]:

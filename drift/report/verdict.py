@@ -1,13 +1,14 @@
 """The verdict: what was compared, what came out, why, and what to do."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import ceil, isnan, nan
 from typing import NamedTuple
 
 import pandas as pd
 
+from drift.report.effort import effort_sentences, reported_sentences
 from drift.report.study import ENOUGH, Study, family_name
-from drift.report.tables import format_fraction
+from drift.report.tables import format_fraction, join
 
 MOST_NAMED = 3  # of the runs that lose too much, those that lose most
 FEW_QUERIES = 1000
@@ -47,10 +48,12 @@ class _Run:
         one = study.members[run][0]
         settings = study.facts["parameters"]["runs"][one]
         graph = ("backend", "M", "ef_construction", "seed")
+        self.backend = settings["backend"]
         self.graph, self.policy = [settings.get(key) for key in graph], str(settings["ef_search"])
         efs = study.searched.get(one, {}).get("effective_ef", {})
         ef = self.ef = efs[max(efs, key=int)] if efs else {}
-        self.stops_early = bool(ef) and ef["stops_after"] < ef["list_length"]
+        is_found = "ef_search_by_k" in study.searched.get(one, {})
+        self.stops_early = bool(ef) and not is_found and ef["stops_after"] < ef["list_length"]
 
     def kept(self, k: int) -> str:
         return f"{format_fraction(self.curve['mean'][k])} at k = {k}"
@@ -72,14 +75,13 @@ def verdict(study: Study) -> Verdict:
     runs = [_Run(study, run) for run in study.styles]
     by_loss = sorted(runs, key=lambda run: run.curve["mean"][run.last])
     short = [run for run in by_loss if not run.is_safe]
-    early = next((run for run in short if run.stops_early), None)
-    # Runs that show that it is the stop: in the same graph they go on, and keep more.
-    wider = [
-        run
-        for run in runs
-        if early and run.graph == early.graph and run.last == early.last and not run.stops_early
-        if run.keeps_more(early, early.last) > 0
-    ]
+    # Of each library the run that loses most, with those that show that it is the stop: in the same
+    # graph they go on, and keep more.
+    early: dict[str, _Run] = {}
+    for run in short:
+        if run.stops_early:
+            early.setdefault(run.backend, run)
+    wider = {backend: _wider(one, runs) for backend, one in early.items()}
     ks = " to ".join(map(str, dict.fromkeys((study.ks[0], study.ks[-1]))))
     searches = f"{len(runs)} approximate search{'es' if len(runs) > 1 else ''}"
     found = [f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."]
@@ -87,11 +89,22 @@ def verdict(study: Study) -> Verdict:
         found.append("Rows tie, and ties are no losses: what follows speaks of recall.")
     few = [FEW] if study.n_queries < FEW_QUERIES else []
     return Verdict(
-        [*found, *_safe(runs), *_short(short)],
-        _reason(early, runs, is_shown=bool(wider)) if early else [],
-        [_stop_advice(early, wider) if early else _advice(runs)],
-        [*_same(runs), f"Intervals are of 95 %, over {study.interval_of}.", *few],
+        [*found, *_safe(runs), *_short(short), *reported_sentences(study)],
+        _reason(list(early.values()), runs, is_shown=all(wider.values())) if early else [],
+        [_stop_advice(early[one], wider[one]) for one in early] or [_advice(runs)],
+        [
+            *effort_sentences(study),
+            *_same(runs),
+            f"Intervals are of 95 %, over {study.interval_of}.",
+            *few,
+        ],
     )
+
+
+def _wider(early: _Run, runs: Sequence[_Run]) -> list[_Run]:
+    graph, last = early.graph, early.last
+    same = [run for run in runs if (run.graph, run.last) == (graph, last) and not run.stops_early]
+    return [run for run in same if run.keeps_more(early, last) > 0]
 
 
 def extent(study: Study) -> str:
@@ -138,12 +151,18 @@ def _safe(runs: Sequence[_Run]) -> list[str]:
     if len(safe) > 1:
         keep = f"{join([run.label for run in safe])} keep"
     share = f"{100 * safe[0].tolerance:g} % of the neighbors"
-    return [f"{keep} at least {share} on average at every k{within}."]
+    shortest = min(run.last for run in safe)
+    every = "" if shortest == safe[0].study.ks[-1] else f" of its grid, up to {shortest} at least"
+    return [f"{keep} at least {share} on average at every k{every}{within}."]
 
 
 def _short(short: Sequence[_Run]) -> list[str]:
     """What the others lose; of many, those that lose most."""
-    sentences = [f"{len(short)} searches keep less:"] if len(short) > MOST_NAMED else []
+    sentences = (
+        [f"{len(short)} searches keep less, these {MOST_NAMED} least:"]
+        if len(short) > MOST_NAMED
+        else []
+    )
     for run in short[:MOST_NAMED]:
         share = f"{100 * run.tolerance:g} % of the neighbors"
         text = f"keeps at least {share} only up to k = {run.safe_k}"
@@ -180,21 +199,40 @@ def _same(runs: Sequence[_Run]) -> list[str]:
     return [f"At k = {best.last} there is no difference beyond the intervals between {labels}."]
 
 
-def _reason(early: _Run, runs: Sequence[_Run], is_shown: bool) -> list[str]:
+def _reason(early: Sequence[_Run], runs: Sequence[_Run], is_shown: bool) -> list[str]:
     """How the libraries read efSearch, where that lets a search stop early."""
+    raising = dict.fromkeys(
+        run.backend
+        for run in runs
+        if run.ef and run.ef["stops_after"] > run.ef["ef_search"] and run.backend != "pgvector"
+    )
+    raise_ = "raises" if len(raising) == 1 else "raise"
+    others = [f"{join(raising)} {raise_} efSearch to the length of the list."] if raising else []
+    rules = "; ".join(map(_stop_rule, early))
+    return [f"The reason {'is' if is_shown else 'may be'} where a search stops: {rules}.", *others]
+
+
+def _stop_rule(early: _Run) -> str:
     itself = " (the query itself is one)" if early.ef["list_length"] > early.last else ""
-    hnswlib = any(run.ef and run.ef["stops_after"] > run.ef["ef_search"] for run in runs)
-    return [
-        f"The reason {'is' if is_shown else 'may be'} where a search stops: FAISS lists "
-        "max(efSearch, k) candidates, but stops once efSearch of them are nearer than the next one "
-        f"to visit; {early.subject} at k = {early.last} stops after {early.ef['stops_after']} of "
-        f"{early.ef['candidates']}{itself}.",
-        *(["hnswlib raises efSearch to the length of the list."] if hnswlib else []),
-    ]
+    if early.backend == "pgvector":
+        return (
+            f"pgvector returns at most hnsw.ef_search rows; at k = {early.last} {early.subject} "
+            f"returns {early.ef['stops_after']} of {early.ef['list_length']}{itself}"
+        )
+    return (
+        "FAISS lists max(efSearch, k) candidates, but stops once efSearch of them are nearer than "
+        f"the next one to visit; {early.subject} at k = {early.last} stops after "
+        f"{early.ef['stops_after']} of {early.ef['candidates']}{itself}"
+    )
 
 
 def _stop_advice(early: _Run, wider: Sequence[_Run]) -> str:
     """What to do about a search that stops early, right at every k as far as was measured."""
+    if early.backend == "pgvector":
+        more = "or let it scan on (iterative_scan=strict_order)"
+        return (
+            f"So with pgvector let hnsw.ef_search be more than k, up to its limit of 1,000, {more}."
+        )
     if not wider:
         return "So with FAISS measure a run whose efSearch grows with k (--runs faiss:k,50)."
     worse = {run: [k for k in early.curve.index if early.keeps_more(run, k) > 0] for run in wider}
@@ -220,12 +258,3 @@ def _advice(runs: Sequence[_Run]) -> str:
     longest = max(run.safe_k for run in runs)
     lists = f"lists longer than k = {longest}" if longest else "lists of any length"
     return f"So for {lists} search wider, or build a denser index, and measure again."
-
-
-def join(parts: Collection[str], word: str = "and") -> str:
-    """A list in words, in which names with a comma can still be distinguished."""
-    *others, last = parts
-    has_comma = any("," in part for part in parts)
-    comma = ";" if has_comma and len(others) > 1 else ","
-    end = comma if has_comma else ""
-    return f"{f'{comma} '.join(others)}{end} {word} {last}" if others else last

@@ -1,13 +1,18 @@
-"""Stage 01: which images the command line asks for."""
+"""Stage 01: which images the command line asks for, and which of them are alike."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from drift import InputError
 from drift.images import ImageSet
 from drift.pipeline.lock import lock_folder
+
+if TYPE_CHECKING:
+    from drift.pipeline.stage import Stage
 
 N_IMAGES = 10_000
 # The flags that only one dataset understands.
@@ -76,3 +81,21 @@ def _from_folder(args: argparse.Namespace) -> Source:
     parameters |= {"image_size": size, "strict": strict}
     options = (n, args.seed, size, strict, args.threads)
     return parameters, lambda: picture_folder.folder_sample(folder, *options)
+
+
+def image_table(stage: "Stage") -> Path | None:
+    """The table of the images of which the embeddings were made; None where it has no groups."""
+    made_from = stage.results.manifest("02_embeddings")["inputs"]
+    images = stage.results.manifest("01_images") or {"outputs": {}}
+    table = images["outputs"].get("01_images.parquet", {"dtype": {}})
+    if "01_images.npy" not in made_from or "group" not in table["dtype"]:
+        return None
+    return stage.require("01_images.parquet")[0]
+
+
+def read_numbers(table: Path, name: str) -> np.ndarray | None:
+    """The groups or the labels of the images, (N,); None where no image has one."""
+    import pandas as pd
+
+    numbers = pd.read_parquet(table, columns=[name])[name].to_numpy()
+    return None if (numbers < 0).all() else numbers

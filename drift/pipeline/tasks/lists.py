@@ -27,7 +27,7 @@ from drift.protocols import Protocol
 from drift.vectors import row_blocks
 
 _NAME = re.compile(
-    r"(?!graphs$|exact$|.*_seed[0-9]+$|(?:faiss|hnswlib)_M[0-9])[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    r"(?!graphs$|exact$|.*_seed[0-9]+$|(?:faiss|hnswlib|usearch|pgvector)_M[0-9])[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 )
 
 
@@ -150,7 +150,7 @@ class ImportLists(Task):
     def blocks(self) -> list[SearchBlock]:
         dim = load_array(self.embeddings).shape[1]
         return [
-            SearchBlock((k,), 0, *rows)
+            SearchBlock((k,), (), *rows)
             for k in self.grid
             for rows in row_blocks(self.n_queries, 4 * dim + 32 * k)
         ]

@@ -1,10 +1,7 @@
 """Stage 04: the neighbors that an index returns."""
 
 import argparse
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from drift import InputError
-from drift.indexes import build_index, load_index
-from drift.indexes.config import GraphConfig, SearchConfig
+from drift.indexes import check_search, load_index
+from drift.indexes.config import PGVECTOR, SearchConfig
+from drift.indexes.policies import Value
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.environment import peak_memory
 from drift.pipeline.results import load_array
-from drift.pipeline.stage import PARTIAL, Stage
+from drift.pipeline.stage import Stage
 from drift.pipeline.tasks import Task
 from drift.protocols import Protocol
 from drift.vectors import row_blocks
 
 if TYPE_CHECKING:
-    from drift.indexes import Index
+    from drift.indexes.base import Index
     from drift.indexes.search import NeighborLists, SearchCost
+    from drift.pipeline.tasks.effort import FindEffort
     from drift.pipeline.tasks.lists import ImportLists
 
 WARM_UP_QUERIES = 1000
@@ -34,10 +33,10 @@ LISTS = {"indices": np.int32, "distances": np.float32}
 
 
 class SearchBlock(NamedTuple):
-    """One search: the ks whose lists it gives, efSearch, and the rows of the queries."""
+    """One search: the ks whose lists it gives, its settings, and the rows of the queries."""
 
     ks: tuple[int, ...]
-    ef_search: int
+    settings: tuple[tuple[str, Value], ...]
     start: int
     stop: int
 
@@ -53,6 +52,7 @@ class SearchIndex(Task):
     grid: tuple[int, ...]
     protocol: Protocol
     vectors: Path | None = None  # of queries from outside
+    found: tuple[tuple[int, int], ...] = ()  # for each k the value that its policy stands for
 
     @cached_property
     def index(self) -> "Index":
@@ -62,15 +62,17 @@ class SearchIndex(Task):
         """
         from drift.indexes.search import timed_search
 
-        embeddings = load_array(self.embeddings)
-        index = load_index(self.config.graph, self.index_file, embeddings)
-        k, points = min(self.grid), self.points(0, WARM_UP_QUERIES)
-        timed_search(index, points, self.protocol.list_length(k), self._ef(k))
+        config, embeddings = self.config.index, load_array(self.embeddings)
+        index = load_index(config, self.index_file, embeddings)
+        k, points = min(self.grid), self.points(np.s_[:WARM_UP_QUERIES])
+        least = {name: policy.least for name, policy in self.config.policies.items()}
+        settings = self.config.values(k) | least
+        timed_search(index, points, self.protocol.list_length(k), settings)
         return index
 
-    def points(self, start: int, stop: int) -> np.ndarray:
-        """The vectors of some queries, float32 (stop - start, d)."""
-        queries = load_array(self.queries)[start:stop]
+    def points(self, rows: slice | np.ndarray) -> np.ndarray:
+        """The vectors of some queries, float32 (n, d)."""
+        queries = load_array(self.queries)[rows]
         return np.ascontiguousarray(load_array(self.vectors or self.embeddings)[queries])
 
     @cached_property
@@ -92,28 +94,43 @@ class SearchIndex(Task):
             self.n_queries, load_array(self.embeddings).shape[1] * 4 + max(self.grid) * 32
         )
         return [
-            SearchBlock(ks, self._ef(max(ks)), *block)
+            SearchBlock(ks, tuple(self.settings(max(ks)).items()), *block)
             for ks in group_shared_searches(self.grid, self.config, self.protocol)
             for block in rows
         ]
 
     def __call__(self, block: SearchBlock) -> "tuple[dict[int, NeighborLists], SearchCost]":
+        return self.search(np.arange(block.start, block.stop), block.ks, dict(block.settings))
+
+    def search(
+        self,
+        rows: np.ndarray,
+        ks: Sequence[int],
+        settings: Mapping[str, Value],
+        max_searches: int | None = None,
+    ) -> "tuple[dict[int, NeighborLists], SearchCost]":
+        """Search for some queries by their numbers, near ones one after the other."""
         from drift.indexes.search import NeighborLists, approximate_neighbors
 
-        queries = load_array(self.queries)[block.start : block.stop]
-        order = np.argsort(self.anchors[block.start : block.stop], kind="stable")
-        points = self.points(block.start, block.stop)[order]
+        order = np.argsort(self.anchors[rows], kind="stable")
+        rows, back = rows[order], np.argsort(order)
         lists, cost = approximate_neighbors(
-            self.index, points, block.ks, block.ef_search, self.protocol, queries[order]
+            self.index,
+            self.points(rows),
+            ks,
+            settings,
+            self.protocol,
+            load_array(self.queries)[rows],
+            load_array(self.embeddings),
+            max_searches,
         )
-        for k, (indices, distances) in lists.items():
-            back = np.empty_like(indices), np.empty_like(distances)
-            back[0][order], back[1][order] = indices, distances
-            lists[k] = NeighborLists(*back)
+        for k, arrays in lists.items():
+            lists[k] = NeighborLists(*[side if side is None else side[back] for side in arrays])
         return lists, cost
 
-    def _ef(self, k: int) -> int:
-        return self.config.ef(self.protocol.policy_length(k))
+    def settings(self, k: int) -> dict[str, Value]:
+        """The settings of the search for lists of k."""
+        return self.config.values(self.protocol.policy_length(k), dict(self.found).get(k))
 
     def facts(self, costs: Mapping[SearchBlock, Mapping[str, Any]]) -> dict[str, Any]:
         """What the searches took, and what the library made of efSearch, by k.
@@ -134,10 +151,10 @@ class SearchIndex(Task):
             "search_seconds": seconds,
             "search_seconds_in_all": sum(cost["seconds"] for cost in costs.values()),
             "queries_per_second": {k: n / seconds[k] for k in self.grid},
-            "effective_ef": {
-                k: self.config.effective_ef(lengths[k], self._ef(k)) for k in self.grid
-            },
         }
+        efs = {k: self.settings(k).get("ef_search") for k in self.grid}
+        if None not in efs.values():
+            facts["effective_ef"] = {k: self.config.effective_ef(lengths[k], efs[k]) for k in efs}
         counted = "distance_computations"
         if all(cost.get(counted) is not None for cost in costs.values()):
             per_query = {k: sum(cost[counted] for cost in by_k[k]) / n for k in self.grid}
@@ -154,84 +171,56 @@ def search_configs(args: argparse.Namespace) -> list[SearchConfig]:
         for seed in args.seeds or [args.seed or 0]
         for text in args.runs or ([] if args.lists else DEFAULT_RUNS)
     ]
-    return list(dict.fromkeys(configs))
+    configs = list(dict.fromkeys(configs))
+    names = [config.name for config in configs]
+    if args.postgres and not any(config.index.backend == PGVECTOR for config in configs):
+        raise InputError("--postgres is for runs of pgvector, and there is none")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two of --runs would have the name {min(twice)}: ask for one at a time")
+    return configs
 
 
-@contextmanager
-def built_graph(stage: Stage, graph: GraphConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A graph in a file for as long as it is searched, built if need be, kept on ``--save-index``.
-
-    Parameters
-    ----------
-    stage : Stage
-        Stage 04, with the embeddings among its inputs.
-    graph : GraphConfig
-        How to build it.
-
-    Yields
-    ------
-    path : Path
-        The file.
-    facts : dict
-        How long it took to build, and what the library shows of it.
-    """
-    part = _graph_stage(stage, graph)
-    name = f"{part.name}.{graph.backend}"
-    saved = stage.results.path(name)
-    if not part.begin(graph.parameters):
-        facts = {fact: part.manifest()[fact] for fact in ("build_seconds", "graph")}
-        yield saved.absolute(), facts
-        return
-    is_replaced = saved.exists()
-    if is_replaced and not stage.args.force:
-        print(f"{saved} is damaged or of other embeddings: the graph is built anew")
-    path = part.output(name)
-    if graph.name not in part.completed or not path.exists():
-        start = time.perf_counter()
-        index = build_index(graph, part.read("02_embeddings.npy"))
-        seconds = time.perf_counter() - start
-        index.save(path)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # a power cut must not leave a checkpoint without its graph
-        part.checkpoint(graph.name, build_seconds=seconds, graph=index.statistics())
-        del index  # whoever searches reads it from the file
-    facts = part.completed[graph.name]
-    if stage.args.save_index or is_replaced:
-        part.commit(**facts)
-        path = saved.absolute()
-    yield path, facts
-    part.discard()
-
-
-def discard_graph(stage: Stage, graph: GraphConfig) -> None:
-    """Remove what `built_graph` left when it was interrupted, unless a run waits for it."""
-    if not any(stage.results.path(PARTIAL).glob(f"{stage.name}--{graph.backend}_*")):
-        _graph_stage(stage, graph).discard()
-
-
-def _graph_stage(stage: Stage, graph: GraphConfig) -> Stage:
-    return stage.part(f"graphs/{graph.name}", "02_embeddings.npy")
+def check_configs(
+    configs: Sequence[SearchConfig], embeddings: Path, grid: Sequence[int], protocol: Protocol
+) -> None:
+    """Refuse runs whose library is not installed, or does not take their settings."""
+    d, lengths = load_array(embeddings).shape[1], [protocol.policy_length(k) for k in grid]
+    for config in configs:
+        check_search(config, d, lengths)
+        is_published = protocol in (Protocol.NOTEBOOK, Protocol.PAPER)
+        if is_published and config.target and config.target[1].criterion == "lid":
+            raise InputError(f"lid=... goes with 03_exact_knn.py --protocol study, not {protocol}")
 
 
 def store_lists(
-    run: Stage, task: "SearchIndex | ImportLists", facts: dict[str, Any]
+    run: Stage,
+    task: "SearchIndex | ImportLists",
+    facts: dict[str, Any],
+    effort: "FindEffort | None" = None,
 ) -> dict[str, Any]:
-    """Get the lists of every k, store them, and note what it took; the run's manifest."""
+    """Get the lists of every k, store them, and note what it took; the run's manifest.
+
+    `effort` finds what the policy of the search stands for, where that is a target.
+    """
     run.start_clock()
+    compressed = facts.get("graph", {}).get("compressed", False)
+    parts = LISTS | ({"reported": np.float32} if compressed else {})
     for k in task.grid:
-        for part, dtype in LISTS.items():
+        for part, dtype in parts.items():
             run.create(f"{run.name}/k{k:04d}_{part}.npy", (task.n_queries, k), dtype)
+    if effort:
+        task = effort.find(run)
     for block, (lists, cost) in compute_blocks(run, task, task.blocks(), run.name):
         rows = (block.start, block.stop)
         for k in block.ks:
-            for part in LISTS:
+            for part in parts:
                 run.write(f"{run.name}/k{k:04d}_{part}.npy", rows, getattr(lists[k], part))
         run.checkpoint(block, **cost._asdict())
     costs = {block: run.completed[str(block)] for block in task.blocks()}
     shown = (task.grid[0], task.grid[len(task.grid) // 2], task.grid[-1])
     ids = {k: run.output(f"{run.name}/k{k:04d}_indices.npy") for k in shown}
     summary = mean_overlap_and_found(run.results.path("03_exact_indices.npy"), ids)
-    facts = facts | task.facts(costs)
+    facts = facts | task.facts(costs) | (effort.facts(run) if effort else {})
     return run.commit(**facts, summary=summary)
 
 

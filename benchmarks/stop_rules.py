@@ -1,0 +1,103 @@
+"""Ask each library for lists longer than efSearch, and print what comes back.
+
+    python benchmarks/stop_rules.py [--results results] [--folder results-stop-rules]
+
+Takes the images, embeddings and exact lists of a results folder, those of `make demo` for instance,
+links them into a folder of its own, and runs stages 04 and 05 there: every library on a graph of
+M = 32 and efConstruction = 200, with efSearch = 50, at k = 50 and k = 250. Runs that are there
+already are not repeated. The table is in Markdown.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from drift.indexes.config import SearchConfig
+from drift.report.tables import format_fraction, format_percent
+
+ROOT = Path(__file__).parent.parent
+SHORT, LONG = 50, 250
+RUNS = {
+    "FAISS": "faiss:50",
+    "hnswlib": "hnswlib:50",
+    "usearch": "usearch:50",
+    "pgvector": "pgvector:50",
+    "pgvector, iterative scan": "pgvector:50,iterative_scan=strict_order",
+}
+
+
+def link(path: Path, folder: Path) -> None:
+    """The same file in another folder. Stages replace links, and never write through them."""
+    (folder / path.name).unlink(missing_ok=True)
+    try:
+        os.link(path, folder / path.name)
+    except OSError:  # on another disk
+        shutil.copy(path, folder)
+
+
+def stage(script: str, *arguments: str | Path) -> None:
+    command = [sys.executable, ROOT / script, *arguments]
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        sys.exit(2)  # the stage has said why
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """A row for each library, from what stages 04 and 05 wrote."""
+    curves = pd.read_parquet(folder / "05_curves.parquet").set_index(["run", "k", "metric"])
+    records = json.loads((folder / "05_metrics.json").read_text())["by_use"]
+    by_use = {record["run"]: record for record in records}
+    rows = []
+    for name, text in RUNS.items():
+        config = SearchConfig.parse(text, 32, 200)
+        facts = json.loads((folder / "04_hnsw" / config.name / "run.json").read_text())
+        short, long = curves.loc[config.name, SHORT], curves.loc[config.name, LONG]
+        lid = by_use[config.name]["lid"]
+        error, low, high = lid["value"], lid["ci_low"], lid["ci_high"]
+        share = lid["n"] / long["n"]["overlap"]
+        effort, speed = facts["effective_ef"][f"{LONG}"], facts["queries_per_second"][f"{LONG}"]
+        is_iterative = "iterative_scan" in text
+        stops = f"{effort['stops_after']} of {effort['list_length']}"
+        rows.append(
+            {
+                f"efSearch = {SHORT}": name,
+                f"overlap at k = {SHORT}": format_fraction(short["mean"]["overlap"]),
+                f"at k = {LONG}": format_fraction(long["mean"]["overlap"]),
+                "returned": f"{100 * long['mean']['found']:.3g} %",
+                "LID off by (95 % interval)": f"{format_percent(error, share)} % "
+                f"({format_percent(low)} to {format_percent(high)})",
+                "stops after": f"{effort['ef_search']} at a time" if is_iterative else stops,
+                "queries/s": f"{speed:,.0f}{' at the client' if 'timed' in facts else ''}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--folder", type=Path, default=Path("results-stop-rules"))
+    args = parser.parse_args()
+    if not (args.results / "03_exact.json").exists():
+        sys.exit(f"{args.results} has no exact lists: run stages 01 to 03, or make demo, first")
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for path in args.results.glob("0[123]_*"):
+        link(path, args.folder)
+    place = ("--results", args.folder)
+    grid = ("--k", str(SHORT), str(LONG))
+    stage("04_hnsw_search.py", *place, *grid, "--runs", *RUNS.values())
+    stage("05_metrics.py", *place)
+    cells = table(args.folder)
+    for row in [cells.columns, ["---"] * len(cells.columns), *cells.to_numpy()]:
+        print("|", " | ".join(row), "|")
+
+
+if __name__ == "__main__":
+    main()
