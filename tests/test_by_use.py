@@ -511,13 +511,13 @@ def test_the_table_has_a_row_for_each_run_and_a_column_for_each_use():
 @pytest.mark.parametrize(
     ("error", "cell", "note"),
     [
-        (estimate(0.004), "none (-0.6 to +1.4)", "no error that can be told from 0"),
-        (estimate(0.0, 0.0), "none (0.0 to 0.0)", "no error that can be told from 0"),
-        (estimate(4e-7, 1e-8), "none (0.0 to 0.0)", "no error that can be told from 0"),
+        (estimate(0.004), "none (-0.6 to +1.4)", "no error that can be distinguished from 0"),
+        (estimate(0.0, 0.0), "none (0.0 to 0.0)", "no error that can be distinguished from 0"),
+        (estimate(4e-7, 1e-8), "none (0.0 to 0.0)", "no error that can be distinguished from 0"),
         (
             estimate(2e-4, 1e-5),
             "0.0 (0.0 to 0.0)",
-            '"0.0": one that can be told from 0, but is below 0.05 %.',
+            '"0.0": one that can be distinguished from 0, but is below 0.05 %.',
         ),
         (estimate(0.05, np.nan), "+5.0 (no interval)", "in %"),
         (estimate(np.nan), "-", "in %"),
@@ -528,7 +528,7 @@ def test_an_error_within_its_interval_is_none(error, cell, note):
     record = make_record(lid=error)
     assert shown(record)["dimension: LID %"] == cell
     assert note in said(record)
-    assert ("no error that can be told from 0" in said(record)) == cell.startswith("none")
+    assert ("no error that can be distinguished from 0" in said(record)) == cell.startswith("none")
     assert ('"0.0":' in said(record)) == cell.startswith("0.0")
 
 

@@ -262,6 +262,22 @@ def test_an_address_that_is_none_leaves_no_client_half_open(flag):
     assert {*threading.enumerate()} <= {*before}
 
 
+def test_a_scheduler_that_is_gone_in_the_end_does_not_hide_why_it_ended():
+    class Gone:
+        status = "running"  # it has not noticed yet
+
+        def run(self, *_, **__):
+            raise OSError("Timed out trying to connect")
+
+        def close(self, timeout):
+            raise TimeoutError
+
+    with pytest.raises(ConnectionError, match="is lost"), DaskWorkers("tcp://gone:1") as workers:
+        workers._client = Gone()
+        workers.callback(workers._disconnect)
+        raise ConnectionError("the scheduler is lost")
+
+
 def test_without_dask_the_flag_names_the_requirements_and_all_else_works(
     results, drive, monkeypatch
 ):

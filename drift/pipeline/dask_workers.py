@@ -78,6 +78,8 @@ class DaskWorkers(ExitStack):
                 future = self._completed(pending)
                 failed = future.status == "error"
                 outcome = future.exception() if failed else future.result()
+                if failed and isinstance(outcome, OSError) and outcome.errno is None:
+                    raise outcome  # of a connection; that of a file has a number
             block = pending.pop(future)
             if failed:
                 _fail(outcome, "a worker", block)
@@ -138,9 +140,11 @@ class DaskWorkers(ExitStack):
         return self.enter_context(cluster).scheduler_address
 
     def _disconnect(self) -> None:
-        if self._client.status == "running":  # and not lost
-            self._client.run(_forget, on_error="return")
-        with suppress(TimeoutError):  # what was to be computed is computed, or has failed
+        # What was to be computed is computed, or has failed, which is what has to be reported.
+        with suppress(OSError):
+            if self._client.status == "running":  # as far as it knows
+                self._client.run(_forget, on_error="return")
+        with suppress(OSError):
             self._client.close(timeout=2)
 
     def _wait_for_workers(self) -> None:

@@ -73,9 +73,10 @@ def _notes(
     notes = ["Errors are of the mean, in % of the exact one."]
     errors = [record[name] for record in records for name in ("kth_distance", "lid")]
     if any(_is_none(error) for error in errors):
-        notes.append('"none": no error that can be told from 0.')
+        notes.append('"none": no error that can be distinguished from 0.')
     if any(abs(error["value"]) < INVISIBLE and not _is_none(error) for error in errors):
-        notes.append(f'"0.0": one that can be told from 0, but is below {100 * INVISIBLE:g} %.')
+        below = f"but is below {100 * INVISIBLE:g} %"
+        notes.append(f'"0.0": one that can be distinguished from 0, {below}.')
     short = {r["run"]: r["short_rows"] for r in records if r["short_rows"]}
     if short:
         rows = [f"{study.label_of(run)} for {count:,}" for run, count in short.items()]
