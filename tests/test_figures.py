@@ -331,6 +331,30 @@ def test_a_policy_of_ef_search_is_named_in_words(ef, label):
     assert style.fixed_ef == (50 if ef == 50 else None)
 
 
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"factory": "PQ16x4fs", "settings": {}}, "PQ16x4fs"),
+        ({"factory": "IVF9,Flat", "settings": {"nprobe": "8"}}, "IVF9,Flat nprobe 8"),
+        (
+            {
+                "factory": "HNSW8,Flat",
+                "settings": {"efSearch": "overlap=0.9"},
+                "build_settings": {"efConstruction": 40},
+            },
+            "HNSW8,Flat efSearch for overlap 0.9, efConstruction 40",
+        ),
+        (
+            {"backend": "pgvector", "ef_search": 40, "iterative_scan": "strict_order"},
+            "pgvector efSearch 40, iterative scan strict_order",
+        ),
+    ],
+)
+def test_what_a_run_was_built_and_searched_with_is_in_its_name(settings, label):
+    (style,) = run_styles({"run": {"backend": "faiss", "ef_search": None} | settings}).values()
+    assert style.label == label
+
+
 def test_the_loss_has_a_logarithmic_panel_on_which_small_losses_differ():
     kept = {0: 0.997, 1: 0.999, 2: 1.0}
     _, lost = figures.overlap(make_study(kept=lambda i, k: kept[i])).axes

@@ -542,7 +542,7 @@ def test_rows_out_of_reach_are_counted():
 
 
 def test_usearch_keeps_vectors_in_single_precision():
-    # In half precision these would be off by 1 in 2000, and most could not be told apart.
+    # In half precision these would be off by 1 in 2000, and most could not be distinguished.
     x = (normal(300, 8) * 1e-3 + 1).astype(np.float32)
     index = build("usearch", x)
     exact = ExactSearch(x).neighbors(np.arange(300), 10)

@@ -513,7 +513,7 @@ def make_searched(**efs):
         for length in (11, 251):
             least = int(str(ef).partition(",")[2] or 0)
             number = max(length, least) if str(ef).startswith("k") else ef
-            stop = number if backend == "faiss" else max(number, length)
+            stop = number if backend in ("faiss", "pgvector") else max(number, length)
             effective[str(length - 1)] = {
                 "list_length": length,
                 "ef_search": number,
@@ -686,6 +686,26 @@ def test_the_verdict_claims_no_reason_that_was_not_measured():
     text = make_verdict({"theirs": FALLS}, {})
     assert "efSearch" not in text
     assert "FAISS" not in text
+
+
+def test_each_library_that_stops_early_gets_its_reason_and_its_advice():
+    study = make_study(
+        {"faiss_50": FALLS, "faiss_kmin50": FLOOR, "pgvector_50": {10: 0.999, 250: 0.196}},
+        {"faiss_50": 50, "faiss_kmin50": "k,50", "pgvector_50": 50},
+    )
+    said = verdict(study)
+    (reason,) = said.reason
+    assert "at k = 250 pgvector efSearch 50 returns 50 of 251" in reason
+    assert "FAISS efSearch 50 at k = 250 stops after 50 of 251" in reason
+    of_pgvector, of_faiss = said.advice
+    assert of_pgvector.startswith("So with pgvector let hnsw.ef_search be more than k")
+    assert of_faiss.startswith("So with FAISS let efSearch grow with k, but not fall below 50")
+
+
+def test_a_run_on_a_shorter_grid_is_not_called_safe_beyond_it():
+    text = make_verdict({"ours": STAYS, "short": {10: 0.999, 100: 0.998}}, {})
+    assert "on average at every k of its grid, up to 100 at least" in text
+    assert "on average at every k," in make_verdict({"ours": STAYS, "others": STAYS}, {})
 
 
 def test_the_verdict_is_short_and_careful():

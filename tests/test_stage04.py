@@ -296,7 +296,17 @@ def test_after_the_first_run_it_says_how_long_the_others_take(capsys):
 
 
 @pytest.mark.parametrize(
-    ("run", "m", "warned"), [("faiss:50", 32, 64), ("faiss:50", 8, None), ("hnswlib:50", 32, None)]
+    ("run", "m", "warned"),
+    [
+        ("faiss:50", 32, 64),
+        ("faiss:50", 8, None),
+        ("hnswlib:50", 32, None),
+        ("HNSW32_SQ8:efSearch=50", 8, 64),
+        ("HNSW32_SQ8:efConstruction=63,efSearch=50", 8, 64),
+        ("HNSW32_SQ8:efConstruction=64,efSearch=50", 8, None),
+        ("HNSW16,Flat", 8, None),
+        ("IVF8_HNSW32,Flat", 8, None),
+    ],
 )
 def test_graphs_that_faiss_does_not_prune_are_warned_of(run, m, warned, capsys):
     runs.warn_of_dense_graphs([SearchConfig.parse(run, m, 40).index])
