@@ -13,9 +13,8 @@ examples
   python 01_download_stl10.py --dataset folder --images ~/Pictures
 """
 
-from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
+import drift.pipeline.cli as cli
 
-# isort: split
 import argparse
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import pandas as pd
 
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.images import FLAGS, choose_images
+from drift.stages.images import FLAGS, choose_images
 from drift.vectors import row_blocks
 
 BLOCK_BYTES = 8 << 20
@@ -62,7 +61,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     parameters, load = choose_images(args)
-    stage = Stage("01_images", args)
+    stage = Stage("01_images", args.results, args.force, args.workers)
     if stage.begin(parameters):
         images = load()
         n, size = len(images.sources), images.size

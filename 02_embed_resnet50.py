@@ -1,7 +1,8 @@
 """Stage 02: embed the images, by the features of a network before its classifier.
 
-reads   results/01_images.npy, or embeddings made elsewhere (--from-file)
+reads   results/01_images.npy and .parquet, or embeddings made elsewhere (--from-file)
 writes  results/02_embeddings.npy   float32 (N, d), d = 2048 for ResNet-50
+        results/02_rows.parquet     row, group, label: what later stages know of each row
         results/02_embeddings.json  the manifest
 
 examples
@@ -14,9 +15,8 @@ examples
   python 02_embed_resnet50.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
-from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
+import drift.pipeline.cli as cli
 
-# isort: split
 import argparse
 from pathlib import Path
 
@@ -26,12 +26,12 @@ import pandas as pd
 from drift import InputError, images
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.embed import EmbedImages, ImportEmbeddings, choose_metric
+from drift.stages.embed import EmbedImages, ImportEmbeddings, choose_metric
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__, scheduler=True)
-    source = parser.add_mutually_exclusive_group()
+    source, add = parser.add_mutually_exclusive_group(), parser.add_argument
     source.add_argument(
         "--model",
         default="resnet50",
@@ -44,20 +44,20 @@ def arguments() -> argparse.ArgumentParser:
         help="take these vectors and compute none, without stage 01: .npy, .fvecs, .bvecs, .fbin, "
         ".u8bin, .i8bin, .hdf5 as ann-benchmarks has it, .parquet",
     )
-    parser.add_argument(
+    add(
         "--metric",
         metavar="euclidean|cosine",
         help="by what vectors are compared; for cosine they are scaled to unit length (default: "
         "what an .hdf5 file says, else euclidean)",
     )
-    parser.add_argument("--column", help="of a .parquet file, if there are several of lists")
-    parser.add_argument(
+    add("--column", help="of a .parquet file, if there are several of lists")
+    add(
         "--weights",
         metavar="W",
         help="a name of torchvision's, a state-dict file, or random (drawn by --seed); without "
         "it IMAGENET1K_V2 for ResNet-50, else the network's default",
     )
-    parser.add_argument(
+    add(
         "--resize",
         type=cli.integer(images.CROP, 4096),
         default=images.RESIZE,
@@ -65,14 +65,10 @@ def arguments() -> argparse.ArgumentParser:
         help=f"short side to which an image is resized, before its center of {images.CROP} is "
         "cut; the recipe of IMAGENET1K_V2 has 232",
     )
-    parser.add_argument("--device", choices=images.DEVICES, default="auto", help="where to")
-    parser.add_argument(
-        "--precision", choices=images.PRECISIONS, default="fp32", help="of the network"
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the network first; needs a C++ compiler"
-    )
-    parser.add_argument(
+    add("--device", choices=images.DEVICES, default="auto", help="where to")
+    add("--precision", choices=images.PRECISIONS, default="fp32", help="of the network")
+    add("--compile", action="store_true", help="compile the network first; needs a C++ compiler")
+    add(
         "--batch-size",
         type=cli.integer(1),
         metavar="B",
@@ -83,38 +79,41 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("02_embeddings", args)
+    stage = Stage("02_embeddings", args.results, args.force, args.workers)
     task = choose_task(args, stage)
     if stage.begin(task.parameters):
-        facts = task.prepare()
-        stage.create("02_embeddings.npy", task.shape, np.float32)
+        notes = task.prepare()
+        n, dim = task.shape
+        numbers = {"row": np.arange(n, dtype=np.int32)}
+        stage.append("02_rows.parquet", numbers | task.labels())
+        stage.create("02_embeddings.npy", (n, dim), np.float32)
         for rows, features in compute_blocks(stage, task, task.blocks(), "embeddings"):
             stage.write("02_embeddings.npy", rows, features)
             norms = np.linalg.norm(features, axis=1)
             stage.checkpoint(rows, norms=float(norms.sum(dtype=np.float64)))
-        stage.commit(mean_norm=stage.total("norms") / task.shape[0], **facts)
-
-    manifest = stage.manifest()
-    n, dim = manifest["outputs"]["02_embeddings.npy"]["shape"]
-    name = args.from_file.name if args.from_file else args.model
-    columns = (name, n, dim, manifest["mean_norm"], manifest["seconds"])
-    titles = ("embeddings", "rows", "dimensions", "mean norm", "seconds")
-    title = f"embeddings in {stage.results.path('02_embeddings.npy')}"
-    cli.print_table(title, pd.DataFrame([columns], columns=titles))
+        stage.commit(mean_norm=stage.total("norms") / n, **notes)
+    print_summary(stage, args.from_file.name if args.from_file else args.model)
 
 
 def choose_task(args: argparse.Namespace, stage: Stage) -> EmbedImages | ImportEmbeddings:
-    if args.from_file is not None:
-        if args.weights is not None:
-            raise InputError("--weights are of a network, and --from-file computes with none")
-        metric = choose_metric(args.metric, args.from_file)
+    if args.from_file and args.weights:
+        raise InputError("--weights are of a network, and --from-file computes with none")
+    metric = choose_metric(args.metric, args.from_file)
+    if args.from_file:
         return ImportEmbeddings(args.from_file.absolute(), metric, args.column)
-    (pixels,) = stage.require("01_images.npy")
-    weights = args.weights
-    if weights is not None and Path(weights).is_file():
-        weights = Path(weights).absolute()
+    pixels, _ = stage.require("01_images.npy", "01_images.parquet")
+    is_file = args.weights and Path(args.weights).is_file()
+    weights = Path(args.weights).absolute() if is_file else args.weights
     network = (args.model, weights, args.seed, args.batch_size, args.device, args.precision)
-    return EmbedImages(pixels, *network, args.compile, args.resize, choose_metric(args.metric))
+    return EmbedImages(pixels, *network, args.compile, args.resize, metric)
+
+
+def print_summary(stage: Stage, name: str) -> None:
+    manifest = stage.manifest()
+    n, dim = manifest["outputs"]["02_embeddings.npy"]["shape"]
+    row = {"embeddings": name, "rows": n, "dimensions": dim, "mean norm": manifest["mean_norm"]}
+    title = f"embeddings in {stage.results.path('02_embeddings.npy')}"
+    cli.print_table(title, pd.DataFrame([row | {"seconds": manifest["seconds"]}]))
 
 
 if __name__ == "__main__":

@@ -15,18 +15,20 @@ examples
   python 03_exact_knn.py --scheduler tcp://host:8786  on the workers of a Dask cluster
 """
 
-from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
+import drift.pipeline.cli as cli
 
-# isort: split
 import argparse
 
 import numpy as np
 import pandas as pd
 
 from drift.pipeline.blocks import compute_blocks
+from drift.pipeline.environment import n_threads
+from drift.pipeline.results import content_hash, load_array
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.exact import choose_queries, exact_task
 from drift.protocols import Protocol
+from drift.stages.embed import EUCLIDEAN
+from drift.stages.exact import ExactKnn, ExpandedKnn, choose_queries, draw_queries
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -53,26 +55,29 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("03_exact", args)
-    stage.require("02_embeddings.npy")
-    metric = stage.results.manifest("02_embeddings")["parameters"].get("metric")
-    choice = choose_queries(args.queries, args.protocol, metric)
-    parameters = {"k_max": args.k_max, "queries": choice.name, "protocol": args.protocol}
-    if stage.begin(parameters | {"seed": args.seed}):
-        queries, vectors = choice.draw(stage.read("02_embeddings.npy"), args.k_max, args.seed)
-        files = {"queries": stage.save("03_queries.npy", queries)}
-        if vectors is not None:
-            files["vectors"] = stage.save("03_query_vectors.npy", vectors)
-        search = exact_task(stage, Protocol(args.protocol), args.k_max, **files)
-        shape = (len(queries), args.k_max)
-        stage.create("03_exact_indices.npy", shape, np.int32)
-        stage.create("03_exact_distances.npy", shape, np.float32)
-        for rows, found in compute_blocks(stage, search, search.blocks(), "exact neighbors"):
-            stage.write("03_exact_indices.npy", rows, found.indices)
-            stage.write("03_exact_distances.npy", rows, found.distances)
-            stage.checkpoint(rows, recomputed=found.recomputed)
+    stage = Stage("03_exact", args.results, args.force, args.workers)
+    (embeddings,) = stage.require("02_embeddings.npy")
+    metric = stage.results.manifest("02_embeddings")["parameters"].get("metric", EUCLIDEAN)
+    k, protocol = args.k_max, Protocol(args.protocol)
+    chosen = choose_queries(args.queries, protocol, metric)
+    named = chosen if isinstance(chosen, str | int) else content_hash(chosen.file)
+    parameters = {"k_max": k, "queries": named, "protocol": args.protocol, "seed": args.seed}
+    if stage.begin(parameters):
+        rows, vectors = draw_queries(chosen, load_array(embeddings), k, protocol, args.seed)
+        queries = stage.save("03_queries.npy", rows)
+        if protocol is Protocol.STUDY:
+            vectors = None if vectors is None else stage.save("03_query_vectors.npy", vectors)
+            search = ExactKnn(embeddings, queries, k, vectors)
+        else:
+            search = ExpandedKnn(embeddings, queries, k, protocol, n_threads())
+        stage.create("03_exact_indices.npy", (len(rows), k), np.int32)
+        stage.create("03_exact_distances.npy", (len(rows), k), np.float32)
+        for block, lists in compute_blocks(stage, search, search.blocks(), "exact neighbors"):
+            stage.write("03_exact_indices.npy", block, lists.indices)
+            stage.write("03_exact_distances.npy", block, lists.distances)
+            stage.checkpoint(block, recomputed=lists.recomputed)
         recomputed = stage.total("recomputed")
-        stage.commit(certified_at_once=len(queries) - recomputed, recomputed=recomputed)
+        stage.commit(certified_at_once=len(rows) - recomputed, recomputed=recomputed)
     print_summary(stage)
 
 

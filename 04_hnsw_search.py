@@ -1,6 +1,7 @@
 """Stage 04: the same queries asked of an index, anew for each k of the grid.
 
-reads   results/02_embeddings.npy, results/03_queries.npy, results/03_exact_indices.npy
+reads   results/02_embeddings.npy, results/03_queries.npy; results/03_exact_* to say what is lost
+        and, with results/02_rows.parquet, to choose by a target
 writes  results/04_hnsw/RUN/kKKKK_indices.npy    int32 (Q, k); -1 for a missing one
         results/04_hnsw/RUN/kKKKK_distances.npy  float32 (Q, k); +inf for a missing one
         results/04_hnsw/RUN/kKKKK_reported.npy   the same as an index of compressed vectors has it
@@ -16,23 +17,17 @@ examples
   python 04_hnsw_search.py --lists milvus ids.npy         what another system returned
 """
 
-from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
+import drift.pipeline.cli as cli
 
-# isort: split
 import argparse
 from typing import NoReturn
 
-import pandas as pd
-
-from drift.pipeline import runs
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks.effort import choose_effort, run_part
-from drift.pipeline.tasks.exact import QUERY_VECTORS, exact_protocol
-from drift.pipeline.tasks.graphs import built_graph, discard_graph
-from drift.pipeline.tasks.search import SearchIndex, check_configs, search_configs, store_lists
 from drift.protocols import Protocol
-
-INPUTS = ("02_embeddings.npy", "03_queries.npy", "03_exact_indices.npy")
+from drift.stages import lists
+from drift.stages.exact import QUERY_VECTORS, exact_protocol
+from drift.stages.search import announce_rest, built_index, choose_searches
+from drift.stages.targets import ChooseSetting
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -80,58 +75,42 @@ def refuse_ef_search(text: str) -> NoReturn:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("04_hnsw", args)
-    files = stage.require(*INPUTS)
+    stage = Stage("04_hnsw", args.results, args.force, args.workers)
+    files = stage.require("02_embeddings.npy", "03_queries.npy")
     protocol = exact_protocol(stage)
-    vectors = stage.require(QUERY_VECTORS)[0] if protocol is Protocol.OUTSIDE else None
-    exact = stage.results.manifest("03_exact")["parameters"]
-    grid = cli.k_grid(args, exact["k_max"])
-    asked = {"k_grid": grid, "protocol": exact["protocol"]}
-    configs, imports = search_configs(args), []
-    if args.lists or args.seconds or args.reported:
-        from drift.pipeline.tasks.lists import parse_lists  # FAISS takes a while
-
-        imports = parse_lists(args, grid, protocol, *files, vectors)
-    grids = {run.name: list(getattr(run, "grid", grid)) for run in (*configs, *imports)}
-    graphs = dict.fromkeys(config.index for config in configs)
-    runs.warn_of_dense_graphs(graphs)
-    runs.announce_overwriting(stage.results, grids)
-    parts = {config: run_part(stage, config) for config in configs}
-    pending = [config for config in parts if parts[config].begin(config.parameters | asked)]
-    check_configs(pending, files[0], grid, protocol)
-    for task in imports:
-        run = stage.part(task.name)
-        if run.begin(asked | task.parameters):
-            task.check()
-            store_lists(run, task, {})
-    effort = {config: config.effort(map(protocol.policy_length, grid)) for config in pending}
-    for graph in graphs:
-        searches = [config for config in pending if config.index == graph]
-        if not searches and not args.save_index:
-            discard_graph(stage, graph)
-            continue
-        with built_graph(stage, graph) as (index_file, facts):
-            for config in searches:
-                run = parts[config]
-                task = SearchIndex(*files[:2], index_file, config, tuple(grid), protocol, vectors)
-                found = store_lists(run, task, facts, choose_effort(run, task))
-                if config == pending[0]:
-                    runs.announce_rest(found["search_seconds_in_all"], list(effort.values()))
+    is_outside = protocol is Protocol.OUTSIDE
+    files += stage.require(QUERY_VECTORS) if is_outside else [None]
+    inputs, of_exact = list(stage.inputs), stage.results.manifest("03_exact")["parameters"]
+    exact = stage.require("03_exact_indices.npy", "03_exact_distances.npy")
+    grid = cli.k_grid(args, of_exact["k_max"])
+    tasks = choose_searches(args, grid, protocol, *files)
+    tasks += lists.parse_lists(args, grid, protocol, *files)
+    has_target = any(task.run.target for task in tasks)
+    rows = stage.require("02_rows.parquet") if has_target and not is_outside else []
+    lists.announce_overwriting(stage.results, tasks)
+    parts, pending = {}, []
+    for task in tasks:
+        part = stage.part(task.run.name, *(stage.inputs if task.run.target else inputs))
+        if part.begin(task.parameters | {"protocol": of_exact["protocol"]}):
+            parts[task.run.name] = part
+            pending.append(task)
+    for task in pending:
+        task.check(*exact)
+    for index, run in {task.run.index_name: task.run for task in tasks}.items():
+        waiting = [task for task in pending if task.run.index_name == index]
+        with built_index(stage, waiting, run, args.save_index, args.postgres) as ready:
+            for task in ready:
+                part = parts[task.run.name]
+                part.start_clock()
+                target = ChooseSetting(task, *exact, *rows) if task.run.target else None
+                costs = lists.store_lists(part, target.choose(part) if target else task)
+                part.commit(**costs, **(target.notes(part) if target else {}))
+                if task.run == pending[0].run:
+                    announce_rest(pending, costs.get("search_seconds_in_all", 0))
     if args.replace:
-        runs.remove_others(stage.results, grids, [graph.name for graph in graphs])
-    print_summary(stage, list(grids))
-
-
-def print_summary(stage: Stage, names: list[str]) -> None:
-    """Print what each run found at the first, the middle and the last k of the grid."""
-    rows = []
-    for name in names:
-        facts = stage.results.manifest(f"04_hnsw/{name}")
-        speeds = facts.get("queries_per_second", {})
-        for k, shares in facts["summary"].items():
-            costs = {"queries/s": speeds.get(k), "build s": facts.get("build_seconds")}
-            rows.append({"run": name, "k": int(k), **shares, **costs})
-    cli.print_table(f"runs in {stage.results.path('04_hnsw')}", pd.DataFrame(rows))
+        lists.remove_others(stage.results, [task.run for task in tasks])
+    table = lists.summary(stage, [task.run for task in tasks])
+    cli.print_table(f"runs in {stage.results.path('04_hnsw')}", table)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ examples
   python 06_plots.py --gallery 12 --gallery-run faiss_M32_efc200_ef50 --gallery-k 100
 """
 
-from drift.pipeline import cli  # first: from here on Ctrl-C ends in one line
+import drift.pipeline.cli as cli
 
-# isort: split
 import argparse
 
 import pandas as pd
@@ -24,12 +23,14 @@ import pandas as pd
 from drift.pipeline.results import ArtifactError
 from drift.pipeline.stage import Stage
 from drift.published import notebook, paper
-from drift.report import gallery, tables
-from drift.report.study import PER_QUERY, Publication, Study
-from drift.report.verdict import verdict
+from drift.report import gallery
+from drift.report.sentences import verdict
+from drift.report.study import PER_QUERY, Published, Study
+from drift.report.tables import published_table
 
 IMAGES = ("01_images.npy", "01_images.parquet")
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
+TABLES = ("curves", "safe_k", "graphs", "differences", "by_use")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("06_figures", args)
+    stage = Stage("06_figures", args.results, args.force, args.workers)
     stage.require("05_curves.parquet", "05_safe_k.parquet", "05_per_query.parquet")
     study = read_study(stage)
     run, k = gallery.choose(study, args.gallery_run, args.gallery_k)
@@ -68,7 +69,8 @@ def main(args: argparse.Namespace) -> None:
         from drift.report import figures, page  # matplotlib and Jinja take a while
 
         study.per_query = stage.read("05_per_query.parquet", PER_QUERY)
-        plots, left_out = figures.draw_figures(study, args.dpi, formats, stage.output, *images[:1])
+        study.images = images[0] if images else None
+        plots, left_out = figures.draw_figures(study, args.dpi, formats, stage.output)
         if not images:
             left_out["images and gallery"] = "01_images.npy is missing, or is not what was embedded"
         elif study.is_outside:
@@ -82,8 +84,8 @@ def main(args: argparse.Namespace) -> None:
 
 def print_summary(stage: Stage, study: Study) -> None:
     cli.print_text(verdict(study).sentences)
-    if study.published is not None:
-        cli.print_table("ours beside the published curve", tables.published_table(study))
+    if "lid_notebook_ann" in study.metrics:
+        cli.print_table("ours beside the published curve", published_table(study))
     manifest = stage.manifest()
     for name, reason in manifest["left_out"].items():
         print(f"left out: {name} ({reason})")
@@ -93,26 +95,21 @@ def print_summary(stage: Stage, study: Study) -> None:
 
 def read_study(stage: Stage) -> Study:
     """What was measured, with the manifests of all stages that it was made from."""
-    results, facts = stage.results, stage.results.manifest("05_metrics")
-    names = [f"05_{table}.parquet" for table in ("curves", "safe_k", "graphs")]
-    given = [stage.read(name) if name in facts["outputs"] else None for name in names]
+    results, measured = stage.results, stage.results.manifest("05_metrics")
     searched, _ = results.runs()
-    if set(facts["parameters"]["runs"]) != set(searched):
+    if set(measured["parameters"]["runs"]) != set(searched):
         raise ArtifactError(
             f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
             "run 05_metrics.py again"
         )
+    names = [f"05_{table}.parquet" for table in TABLES]
+    tables = [stage.read(name) if name in measured["outputs"] else None for name in names]
     stages = ["02_embeddings", "03_exact", *(f"04_hnsw/{run}" for run in searched), "05_metrics"]
     if IMAGES[0] in (results.manifest("02_embeddings") or {"inputs": ()})["inputs"]:
         stages.insert(0, "01_images")
-    manifests = {name: results.manifest(name) for name in stages}
-    manifests = {name: manifest for name, manifest in manifests.items() if manifest}
-    more, metrics = {"manifests": manifests}, set(given[0]["metric"])
-    if "lid_notebook_ann" in metrics:
-        more["published"] = notebook.curve()
-    if "lid_paper_ann" in metrics:
-        more["publication"] = Publication(paper.curves(), paper.jumps(), notebook.curve())
-    return Study.from_tables(*given, facts, searched, **more)
+    study = Study(*tables, {name: results.manifest(name) for name in stages})
+    study.published = Published(paper.curves(), paper.jumps(), notebook.curve())
+    return study
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
@@ -28,7 +28,7 @@ measure:
 
 notebook: $(VENV)/.installed  ## stages 03 to 06 by the notebook's protocol, beside its published curve
 	mkdir -p results-notebook
-	cp $(RESULTS)/01_images.* $(RESULTS)/02_embeddings.* results-notebook/
+	cp $(wildcard $(RESULTS)/01_images.*) $(RESULTS)/02_*.* results-notebook/
 	$(BIN)/python 03_exact_knn.py --results results-notebook --protocol notebook
 	$(BIN)/python 04_hnsw_search.py --results results-notebook --runs faiss:50
 	$(BIN)/python 05_metrics.py --results results-notebook
@@ -39,7 +39,7 @@ DENSE := ef_construction=400
 
 published: $(VENV)/.installed  ## the paper's three experiments on the embeddings in $(RESULTS), beside its curves
 	mkdir -p results-published
-	ln -f $(wildcard $(RESULTS)/01_images.*) $(RESULTS)/02_embeddings.* results-published/
+	ln -f $(wildcard $(RESULTS)/01_images.*) $(RESULTS)/02_*.* results-published/
 	$(BIN)/python 03_exact_knn.py --results results-published --protocol paper --k-max 500 \
 	    --queries $(QUERIES)
 	$(BIN)/python 04_hnsw_search.py --results results-published --runs \

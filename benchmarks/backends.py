@@ -12,8 +12,8 @@ machine that other programs use too, the ratio of the processors' time says more
 for pgvector it is the client's. "Start" is what both take with next to no vectors: Python, the
 packages, reading and checking files. "Ratio without" is that of the rest.
 
-Of a factory string stage 04 also computes the distances of what was found, and of compressed
-vectors it keeps those that were reported too: the bare calls do not include that.
+Of a factory string that is no flat HNSW graph stage 04 also computes the distances, and of
+compressed vectors it keeps those that were reported too: the bare calls do not include that.
 
 With --places a second table holds queries/s at the smallest k as run.json says them, of each run
 when it is the first one that a process searches, and when it is the last one: medians over rounds,
@@ -41,8 +41,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.vectors import clustered
-from drift.indexes.config import SearchConfig
-from drift.indexes.policies import Value
+from drift.indexes.registry import parse_run
+from drift.indexes.run import FAISS_NAMES, Value
 from drift.indexes.search import group_shared_searches
 from drift.protocols import Protocol
 
@@ -53,19 +53,19 @@ M, EF_CONSTRUCTION = 32, 200
 Searches = list[tuple[int, dict[str, Value]]]  # lengths of lists, and settings for them
 
 
-def bare(path: Path, queries: Path, run: str, ks: list[int], url: str) -> None:
+def bare(path: Path, queries: Path, text: str, ks: list[int], url: str) -> None:
     """Build a run's index and search it with every list length that the run needs."""
     x, rows = np.load(path), np.load(queries)
-    config = SearchConfig.parse(run, M, EF_CONSTRUCTION)
+    run = parse_run(text, M, EF_CONSTRUCTION)
     searches = [
-        (Protocol.STUDY.list_length(k), config.values(Protocol.STUDY.policy_length(k)))
-        for k in map(max, group_shared_searches(ks, config, Protocol.STUDY))
+        (Protocol.STUDY.list_length(k), run.values(Protocol.STUDY.policy_length(k)))
+        for k in map(max, group_shared_searches(ks, run, Protocol.STUDY))
     ]
-    if config.index.backend == "faiss":
-        bare_faiss(x, x[rows], searches, getattr(config.index, "factory", None))
-    elif config.index.backend == "hnswlib":
+    if run.library == "faiss":
+        bare_faiss(x, x[rows], searches, run.factory)
+    elif run.library == "hnswlib":
         bare_hnswlib(x, x[rows], searches)
-    elif config.index.backend == "usearch":
+    elif run.library == "usearch":
         bare_usearch(x, x[rows], searches)
     else:
         bare_pgvector(x, x[rows], searches, url)
@@ -84,8 +84,7 @@ def bare_faiss(x: np.ndarray, points: np.ndarray, searches: Searches, factory: s
     faiss.omp_set_num_threads(threads)
     for length, settings in searches:
         for name, value in settings.items():
-            name = "efSearch" if name == "ef_search" else name
-            faiss.ParameterSpace().set_index_parameter(index, name, value)
+            faiss.ParameterSpace().set_index_parameter(index, FAISS_NAMES.get(name, name), value)
         index.search(points, length)
 
 
@@ -129,7 +128,7 @@ def bare_pgvector(x: np.ndarray, points: np.ndarray, searches: Searches, url: st
         return connection
 
     def search(connection: psycopg.Connection, part: np.ndarray, length: int) -> list:
-        found = []
+        lists = []
         for point in part:
             cursor = connection.cursor(binary=True)
             cursor.execute(
@@ -138,8 +137,8 @@ def bare_pgvector(x: np.ndarray, points: np.ndarray, searches: Searches, url: st
                 {"point": Vector(point)},
                 prepare=True,
             )
-            found.append(cursor.fetchall())
-        return found
+            lists.append(cursor.fetchall())
+        return lists
 
     owner = connect()
     owner.execute("drop table if exists bare")
@@ -201,7 +200,7 @@ def compare(results: Path, run: str, ks: list[int], url: str) -> tuple[np.ndarra
 
 def speeds_by_place(results: Path, runs: list[str], k: int, rounds: int) -> pd.DataFrame:
     """Queries per second at one k of each run, as the first and as the last of a process."""
-    names = {run: SearchConfig.parse(run, M, EF_CONSTRUCTION).name for run in runs}
+    names = {run: parse_run(run, M, EF_CONSTRUCTION).name for run in runs}
     folders = {run: results / "04_hnsw" / name for run, name in names.items()}
     stage = ("04_hnsw_search.py", "--results", results, "--k", f"{k}", "--save-index", "--runs")
     timed(*stage, *runs)

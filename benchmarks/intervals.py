@@ -18,7 +18,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from drift.intervals import bootstrap_means, mean_intervals, sum_by_group
-from drift.statistics import N_RESAMPLES, compare_families, summarize_graphs
+from drift.summaries import N_RESAMPLES, compare_families, summarize_graphs
 
 
 def draw(shape: tuple[int, ...], skewed: bool, rng: np.random.Generator) -> np.ndarray:

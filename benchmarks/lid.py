@@ -90,12 +90,12 @@ def main() -> None:
         for dim in DIMENSIONS:
             rng = np.random.default_rng(0)
             x = embedded(make(args.rows, dim, rng), rng)
-            found = ExactSearch(x).neighbors(np.arange(args.rows), args.k)
-            ours = lid(found.distances)
+            neighbors = ExactSearch(x).neighbors(np.arange(args.rows), args.k)
+            ours = lid(neighbors.distances)
             skdim_mle = skdim.id.MLE(unbiased=True)
-            distances = found.distances.astype(np.float64)
+            distances = neighbors.distances.astype(np.float64)
             theirs = skdim_mle.fit_transform_pw(
-                x, precomputed_knn_arrays=(distances, found.indices), n_neighbors=args.k
+                x, precomputed_knn_arrays=(distances, neighbors.indices), n_neighbors=args.k
             )
             gap = np.abs(ours / theirs - 1).max()
             rows.append((name, dim, ours.mean(), np.mean(theirs), gap))

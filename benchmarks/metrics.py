@@ -23,12 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.notebook import GRID, loops
 from benchmarks.vectors import clustered
 from drift.exact import ExactSearch
-from drift.indexes import build_index
-from drift.indexes.config import GraphConfig
+from drift.indexes.registry import index_class, parse_run
 from drift.indexes.search import approximate_neighbors
-from drift.pipeline.tasks.measure import ComputeMetrics, NeighborFiles
 from drift.protocols import Protocol
-from drift.statistics import summarize_run
+from drift.stages.metrics import ComputeMetrics, NeighborFiles
+from drift.summaries import summarize_run
 
 
 def main() -> None:
@@ -37,12 +36,13 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=1280)
     args = parser.parse_args()
     x, queries = clustered(args.rows, args.dim), np.arange(args.rows)
-    found = ExactSearch(x).neighbors(queries, GRID[-1])
-    exact = found.indices, found.distances
-    index = build_index(GraphConfig("faiss", 32, 200), x)
-    study, ann = Protocol.STUDY, {}
+    neighbors = ExactSearch(x).neighbors(queries, GRID[-1])
+    exact = neighbors.indices, neighbors.distances
+    run, ann = parse_run("faiss:50"), {}
+    index = index_class(run).build(x, run)
     for k in GRID:
-        ann[k] = approximate_neighbors(index, x, [k], 50, study, queries)[0][k]
+        search = ([k], run.values(k + 1), Protocol.STUDY, queries, x, 1)
+        ann[k] = approximate_neighbors(index, x, *search)[0][k][:2]
     seconds = {}
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
@@ -55,25 +55,25 @@ def main() -> None:
 
         def save(name: str, lists: tuple[np.ndarray, np.ndarray]) -> NeighborFiles:
             files = NeighborFiles(
-                *(Path(folder) / f"{name}_{part}.npy" for part in NeighborFiles._fields)
+                *(Path(folder) / f"{name}_{part}.npy" for part in ("indices", "distances"))
             )
-            for path, array in zip(files, lists, strict=True):
+            for path, array in zip(files[:2], lists, strict=True):
                 np.save(path, array)
             return files
 
         vectors = Path(folder) / "x.npy"
         np.save(vectors, x)
         np.save(Path(folder) / "queries.npy", queries)
-        lists = {"run": {k: save(f"k{k}", ann[k]) for k in GRID}}
+        lists = {k: save(f"k{k}", ann[k]) for k in GRID}
         rows = Path(folder) / "queries.npy"
-        task = ComputeMetrics(vectors, rows, save("exact", exact), lists, False)
+        task = ComputeMetrics(vectors, rows, save("exact", exact), lists)
 
         def every_query() -> dict[str, np.ndarray]:
-            values = np.concatenate([task(block) for block in task.blocks("run")], axis=2)
-            return dict(zip(task.descriptions, values, strict=True))
+            values = np.concatenate([task(block) for block in task.blocks()], axis=2)
+            return {m.name: column for m, column in zip(task.metrics, values, strict=True)}
 
         values = timed("metrics of each query", every_query)
-        timed("hubness, orphans", task.graph_metrics)
+        timed("hubness, orphans", lambda: list(task.hubs_and_orphans()))
         timed("bootstrap, curves", lambda: summarize_run(GRID, values, 0))
     ours = sum(seconds.values())
     start = time.perf_counter()

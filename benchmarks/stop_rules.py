@@ -20,7 +20,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from drift.indexes.config import SearchConfig
+from drift.indexes.registry import parse_run
 from drift.report.tables import format_fraction, format_percent
 
 ROOT = Path(__file__).parent.parent
@@ -52,29 +52,27 @@ def stage(script: str, *arguments: str | Path) -> None:
 def table(folder: Path) -> pd.DataFrame:
     """A row for each library, from what stages 04 and 05 wrote."""
     curves = pd.read_parquet(folder / "05_curves.parquet").set_index(["run", "k", "metric"])
-    records = json.loads((folder / "05_metrics.json").read_text())["by_use"]
-    by_use = {record["run"]: record for record in records}
+    by_use = pd.read_parquet(folder / "05_by_use.parquet").set_index(["measure", "run"])
     rows = []
     for name, text in RUNS.items():
-        config = SearchConfig.parse(text, 32, 200)
-        facts = json.loads((folder / "04_hnsw" / config.name / "run.json").read_text())
-        short, long = curves.loc[config.name, SHORT], curves.loc[config.name, LONG]
-        lid = by_use[config.name]["lid"]
-        error, low, high = lid["value"], lid["ci_low"], lid["ci_high"]
+        run = parse_run(text, 32, 200).name
+        notes = json.loads((folder / "04_hnsw" / run / "run.json").read_text())
+        short, long = curves.loc[run, SHORT], curves.loc[run, LONG]
+        lid = by_use.loc["lid_error", run]
         share = lid["n"] / long["n"]["overlap"]
-        effort, speed = facts["effective_ef"][f"{LONG}"], facts["queries_per_second"][f"{LONG}"]
+        rule, speed = notes["effective_ef"][f"{LONG}"], notes["queries_per_second"][f"{LONG}"]
         is_iterative = "iterative_scan" in text
-        stops = f"{effort['stops_after']} of {effort['list_length']}"
+        stops = f"{rule['stops_after']} of {rule['list_length']}"
         rows.append(
             {
                 f"efSearch = {SHORT}": name,
                 f"overlap at k = {SHORT}": format_fraction(short["mean"]["overlap"]),
                 f"at k = {LONG}": format_fraction(long["mean"]["overlap"]),
                 "returned": f"{100 * long['mean']['found']:.3g} %",
-                "LID off by (95 % interval)": f"{format_percent(error, share)} % "
-                f"({format_percent(low)} to {format_percent(high)})",
-                "stops after": f"{effort['ef_search']} at a time" if is_iterative else stops,
-                "queries/s": f"{speed:,.0f}{' at the client' if 'timed' in facts else ''}",
+                "LID off by (95 % interval)": f"{format_percent(lid['value'], share)} % "
+                f"({format_percent(lid['ci_low'])} to {format_percent(lid['ci_high'])})",
+                "stops after": f"{rule['ef_search']} at a time" if is_iterative else stops,
+                "queries/s": f"{speed:,.0f}{' at the client' if 'timed' in notes else ''}",
             }
         )
     return pd.DataFrame(rows)

@@ -1,8 +1,12 @@
 """What an approximate nearest-neighbor index does to the shape of neighborhoods."""
 
 import contextlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+__version__ = "0.3.0"
 
 
 class InputError(ValueError):
@@ -18,3 +22,10 @@ def add_filename(path: Path) -> Iterator[None]:
         if error.errno and not error.filename:
             error.filename = str(path)
         raise
+
+
+def __getattr__(name: str) -> Any:
+    """`compare`, loaded when it is asked for: all modules import this one for its errors."""
+    if name == "compare":
+        return pkgutil.resolve_name("drift.summaries:compare")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

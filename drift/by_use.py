@@ -10,13 +10,33 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from drift.intervals import bootstrap_means, mean_intervals, sum_by_group
 from drift.neighbor_lists import checked_ids
-from drift.statistics import N_RESAMPLES
+from drift.summaries import N_RESAMPLES
 from drift.vectors import row_blocks
 
 BADLY_SERVED = 0.9  # is a query that gets less of its neighbors
+_RATIOS = ("kth_distance", "lid")
+# What is known of each query, and by measure the use that it is for.
+METRICS = (
+    "overlap",
+    "recall",
+    "found",
+    *(f"{n}_{side}" for n in _RATIOS for side in ("exact", "ann")),
+)
+USES = {
+    "kth_distance_error": "density",
+    "lid_error": "dimension",
+    "below_overlap": "retrieval",
+    "below_recall": "retrieval",
+    "short_rows": "short",
+    "components_exact": "graphs",
+    "components_ann": "graphs",
+    "same_label": "classes",
+}
 
 
 class Estimate(NamedTuple):
@@ -38,28 +58,14 @@ def estimates(
 
     A relative error is the mean error over the mean of the exact values; -0.1: 10 % too small. It
     is a ratio of two means and not the mean of the queries' ratios, which has no value where an
-    exact one is 0, as the k-th distance among more than k duplicates is. Errors have a sign: where
-    some are above and others below 0, they can cancel.
+    exact one is 0, as the k-th distance among more than k duplicates is. Errors of both signs can
+    cancel. Queries for which a value or the exact one is NaN are left out of both means.
 
-    Parameters
-    ----------
-    errors : mapping of str to (ndarray of float, ndarray of float), shape (Q,) each
-        By name some values and the exact ones. Queries for which one of the two is NaN are left
-        out of both means.
-    shares : mapping of str to ndarray of bool, shape (Q,)
-        By name of which queries something is so.
-    seed : int
-        Seed of the resamples, which all names share.
-    groups : ndarray of int, shape (Q,), or None
-        Queries of one number are alike by construction; -1 is a group of its own.
-
-    Returns
-    -------
-    dict of str to Estimate
-        Errors are no less than -1, shares within 0 and 1. Intervals are those of
-        `drift.intervals.mean_intervals`: both means of an error are resampled together, and with
-        few groups its standard error is that of the ratio's linear part. All is NaN where the exact
-        mean is not above 0.
+    `errors` are by name some values and the exact ones, (Q,) each; `shares` by name of which
+    queries something is so; `seed` is of the resamples, which all names share; `groups` (Q,) are as
+    in `drift.intervals.sum_by_group`. Intervals are those of `drift.intervals.mean_intervals`: both
+    means of an error are resampled together, and with few groups its standard error is that of the
+    ratio's linear part. NaN where the exact mean is not above 0.
 
     References
     ----------
@@ -79,73 +85,63 @@ def estimates(
         resampled = np.where(drawn_under > 0, drawn_over / drawn_under, np.nan)
     linear = ratios + (over - ratios * under) / sizes
     ends = mean_intervals(sum_by_group(linear, groups), resampled)
-    found = {}
+    result = {}
     for i, name in enumerate([*errors, *shares]):
         low, high = np.clip(ends[:, i], *((-1, np.inf) if name in errors else (0, 1)))
         n = int(np.count_nonzero(~gone[i]))
-        found[name] = Estimate(float(ratios[i, 0]), float(low), float(high), n)
-    return found
+        result[name] = Estimate(float(ratios[i, 0]), float(low), float(high), n)
+    return result
+
+
+def estimate_uses(
+    values: Mapping[str, np.ndarray],
+    components: tuple[int | None, int | None],
+    labels: tuple[np.ndarray | None, np.ndarray | None],
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> dict[str, Estimate]:
+    """`estimates` of `USES`, from the `METRICS` (Q,) of a run at one k by name.
+
+    `components` and majority `labels` (Q,) are of the exact lists and of those returned. Counts
+    have no interval.
+    """
+    errors = {f"{n}_error": (values[f"{n}_ann"], values[f"{n}_exact"]) for n in _RATIOS}
+    shares = {f"below_{n}": values[n] < BADLY_SERVED for n in ("overlap", "recall")}
+    if labels[0] is not None:
+        shares["same_label"] = labels[0] == labels[1]
+    counts = {"short_rows": np.count_nonzero(values["found"] < 1)}
+    if components[0] is not None:
+        counts |= zip(("components_exact", "components_ann"), components, strict=True)
+    n = len(values["found"])
+    without = {name: Estimate(float(count), np.nan, np.nan, n) for name, count in counts.items()}
+    return estimates(errors, shares, seed, groups) | without
 
 
 def join_components(components: np.ndarray, queries: np.ndarray, indices: ArrayLike) -> np.ndarray:
     """Connected components of an undirected graph, once each query is joined to its neighbors.
 
-    The components of a k-NN graph are those of N separate rows, ``numpy.arange(N)``, joined by all
-    its lists, however the lists are cut into blocks.
-
-    Parameters
-    ----------
-    components : ndarray of int, shape (N,)
-        For each row the number of its component, from 0 on.
-    queries : ndarray of int, shape (Q,)
-        The rows that the lists are of.
-    indices : array_like of int, shape (Q, k)
-        Neighbor lists.
-
-    Returns
-    -------
-    ndarray of int, shape (N,)
-        The new numbers, 0 to the number of components less 1.
-
-    Raises
-    ------
-    InputError
-        When a list holds what cannot be, an id that is no row for instance.
+    `components` (N,) numbers each row's component from 0 on, as the result does; `indices` (Q, k)
+    are lists of the rows `queries` (Q,). Those of a k-NN graph are ``numpy.arange(N)``, joined by
+    all its lists, in any blocks. An `InputError` says when a list holds what cannot be.
     """
-    # Imported here: to say that results are up to date nothing of it is needed.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     ids = checked_ids(indices, n=len(components))
-    returned, n = ids >= 0, int(components.max()) + 1
-    ends = components[np.repeat(queries, returned.sum(axis=1))], components[ids[returned]]
-    graph = coo_array((np.ones(len(ends[0]), bool), ends), shape=(n, n))
-    return connected_components(graph, directed=False)[1][components]
+    for start, stop in row_blocks(len(ids), 64 * ids.shape[1]):
+        block, n = ids[start:stop], int(components.max()) + 1
+        rows, places = np.nonzero(block >= 0)
+        ends = components[queries[start:stop][rows]], components[block[rows, places]]
+        graph = coo_array((np.ones(len(rows), bool), ends), shape=(n, n))
+        components = connected_components(graph, directed=False)[1][components]
+    return components
 
 
 def majority_labels(
     indices: ArrayLike, labels: np.ndarray, queries: np.ndarray | None = None
 ) -> np.ndarray:
-    """The most frequent label among each query's neighbors, of several the smallest.
+    """The most frequent label among each query's neighbors, of several the smallest; int64 (Q,).
 
-    Parameters
-    ----------
-    indices : array_like of int, shape (Q, k)
-        Neighbor lists; missing neighbors have no vote.
-    labels : ndarray of int, shape (N,)
-        For each row its label; a negative one is none, and has no vote.
-    queries : ndarray of int, shape (Q,), optional
-        Ids of the queries, which have no vote about themselves.
-
-    Returns
-    -------
-    ndarray of int64, shape (Q,)
-        -1 where no neighbor has a label.
-
-    Raises
-    ------
-    InputError
-        When a list holds what cannot be, an id that is no row for instance.
+    Missing neighbors in the lists (Q, k) have no vote, nor rows whose label in `labels` (N,) is
+    negative, nor the `queries` (Q,), if they are rows, about themselves. -1 without any vote. An
+    `InputError` says when a list holds what cannot be.
     """
     ids = checked_ids(indices, n=len(labels))
     names = np.unique(labels[labels >= 0])

@@ -20,6 +20,7 @@ from drift.vectors import (
     pair_distances,
     row_blocks,
     smallest_value,
+    vector_norms,
 )
 
 # Candidates proposed beyond those asked for. They cost next to nothing, and the farther the last of
@@ -35,37 +36,22 @@ FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
 
 @dataclass(frozen=True)
 class ExactNeighbors:
-    """Exact neighbor lists.
+    """Exact neighbor lists, int32 and float32 (Q, k).
 
-    Attributes
-    ----------
-    indices : ndarray of int32, shape (Q, k)
-        Neighbors by ascending distance, those at the same distance by ascending id. What counts is
-        the distance in double precision, rounded to float32.
-    distances : ndarray of float32, shape (Q, k)
-        Euclidean, not squared. Where the order could depend on it they are taken in double
-        precision; elsewhere they are float32 sums, off by at most (d + 5) / 2 units of 2^-24.
-    recomputed : int
-        Queries for which the proposal was not certain, and every distance was computed directly.
+    They are by ascending Euclidean distance in double precision, rounded to float32, and then by
+    id. Where the order could depend on it distances are taken in double precision, elsewhere they
+    are float32 sums, off by at most (d + 5) / 2 units of 2^-24.
     """
 
     indices: np.ndarray
     distances: np.ndarray
-    recomputed: int
+    recomputed: int  # queries whose proposal was not certain: every distance was computed directly
 
 
 class ExactSearch:
-    """Exact search in a set of vectors.
+    """Exact search in float32 vectors (N, d), beside which a centered copy is kept.
 
-    Parameters
-    ----------
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors; a memory map will do. A centered copy is kept beside it.
-
-    Raises
-    ------
-    InputError
-        When a value is not finite.
+    A memory map will do. An `InputError` says when a value is not finite.
     """
 
     def __init__(self, embeddings: np.ndarray):
@@ -80,7 +66,7 @@ class ExactSearch:
     def neighbors(
         self, queries: np.ndarray, k: int, points: np.ndarray | None = None
     ) -> ExactNeighbors:
-        """The k nearest rows of each query, a row itself, which is none of them, or a vector.
+        """The k nearest rows of each query.
 
         FAISS proposes k + 32 candidates by the expanded form on centered vectors; their distances
         are recomputed directly. With x the query, d dimensions and r the k-th direct distance, a
@@ -92,20 +78,11 @@ class ExactSearch:
         Parameters
         ----------
         queries : ndarray of int, shape (Q,)
-            Rows to search for; of `points`, where those are given.
+            Rows to search for, which are no neighbors of their own; or rows of `points`.
         k : int
-            Neighbors for each.
+            Neighbors for each. An `InputError` says when there are fewer rows to choose from.
         points : ndarray of float32, shape (P, d), optional
             Vectors from outside, of which every row may be a neighbor.
-
-        Returns
-        -------
-        ExactNeighbors
-
-        Raises
-        ------
-        InputError
-            When there are fewer than k rows to choose from.
 
         References
         ----------
@@ -115,30 +92,26 @@ class ExactSearch:
         check_k(k, len(self._embeddings), leaves_out=points is None)
         vectors = self._embeddings if points is None else points
         order = np.argsort(nearest_anchors(vectors, queries, self._embeddings), kind="stable")
+        own = queries if points is None else np.full(len(queries), -1)
         indices = np.empty((len(queries), k), np.int32)
         distances = np.empty((len(queries), k), np.float32)
         recomputed = 0
-        # The vectors of a query, twice, and its candidates with their distances in the making.
+        # A query's vectors, twice, and its candidates with their distances in the making.
         bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 40
         for start, stop in row_blocks(len(queries), bytes_per_row):
             rows = order[start:stop]
-            found = self._certified(
-                vectors[queries[rows]], k, queries[rows] if points is None else None
-            )
-            indices[rows], distances[rows] = found.indices, found.distances
-            recomputed += found.recomputed
+            nearest = self._certified(vectors[queries[rows]], k, own[rows])
+            indices[rows], distances[rows] = nearest.indices, nearest.distances
+            recomputed += nearest.recomputed
         return ExactNeighbors(indices, distances, recomputed)
 
-    def _about_mean(self, points: np.ndarray) -> np.ndarray:
-        return center(points, mean=self._mean)
-
-    def _certified(self, points: np.ndarray, k: int, itself: np.ndarray | None) -> ExactNeighbors:
-        """The k nearest rows of a few vectors; `itself` is the row that each of them is."""
+    def _certified(self, points: np.ndarray, k: int, own: np.ndarray) -> ExactNeighbors:
+        """Neighbors of a few vectors; `own` is the row that each of them is, or -1."""
         n, d = self._embeddings.shape
-        centered = self._about_mean(points)
+        centered = center(points, mean=self._mean)
         proposed = min(n, k + SLACK)
         expanded, candidates = faiss.knn(centered, self._centered, proposed)
-        norm = np.sqrt(np.einsum("qd,qd->q", centered, centered, dtype=np.float64))
+        norm = vector_norms(centered)
         rounding = expansion_error(d)
         # The k-th distance is known up to rounding already. A candidate that is farther by twice
         # of that, and twice again for what rounding adds to the bound, need not be measured.
@@ -146,7 +119,7 @@ class ExactSearch:
         vanished = 4 * d * SMALLEST_SAFE**2
         beyond = kth + 4 * rounding * (2 * norm + np.sqrt(np.maximum(kth, 0))) ** 2 + vanished
         candidates[expanded > beyond[:, None]] = -1
-        indices, distances = self._nearest(points, candidates, k, itself)
+        indices, distances = self._nearest(points, candidates, k, own)
 
         radius = distances[:, -1].astype(np.float64)
         bound = rounding * (2 * norm + radius) ** 2 + vanished
@@ -154,25 +127,20 @@ class ExactSearch:
         for start, stop in row_blocks(len(uncertain), bytes_per_row=n * 32):
             rows = uncertain[start:stop]
             everything = np.tile(np.arange(n), (len(rows), 1))
-            indices[rows], distances[rows] = self._nearest(
-                points[rows], everything, k, None if itself is None else itself[rows]
-            )
+            indices[rows], distances[rows] = self._nearest(points[rows], everything, k, own[rows])
         return ExactNeighbors(indices, distances, len(uncertain))
 
     def _nearest(
-        self, points: np.ndarray, candidates: np.ndarray, k: int, itself: np.ndarray | None
+        self, points: np.ndarray, candidates: np.ndarray, k: int, own: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest of given candidates, by direct differences."""
-        if itself is not None:
-            candidates = np.where(candidates == itself[:, None], -1, candidates)
+        candidates = np.where(candidates == own[:, None], -1, candidates)
         distances = neighbor_distances(points, self._embeddings, candidates)
-        # Most candidates are ordered by their float32 distances; those that are not get better
-        # ones.
+        # Most are in order by their float32 distances; those that may not be get better ones.
         order = np.argsort(distances, axis=1)
         candidates = np.take_along_axis(candidates, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
-        tied = near_ties(distances, k, self._embeddings.shape[1], self._can_vanish)
-        row, column = np.nonzero(tied)
+        row, column = np.nonzero(near_ties(distances, k, points.shape[1], self._can_vanish))
         others = candidates[row, column]
         distances[row, column] = pair_distances(points, row, self._embeddings, others)
         candidates, distances = by_distance(candidates, distances)
@@ -182,27 +150,11 @@ class ExactSearch:
 def expanded_neighbors(
     embeddings: np.ndarray, queries: np.ndarray, k: int, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest rows as ``IndexFlatL2`` gives them, by expanded float32 distances.
+    """Neighbors of rows `queries` as ``IndexFlatL2`` gives them; int32 and float32 (Q, k).
 
-    The distance of a row to itself is rounding noise here, not quite 0, and close neighbors can
-    change places.
-
-    Parameters
-    ----------
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors.
-    queries : ndarray of int, shape (Q,)
-        Rows to search for.
-    k : int
-        Neighbors for each, at most as many as `protocol` can leave.
-    protocol : Protocol
-        Which of them are left.
-
-    Returns
-    -------
-    indices : ndarray of int32, shape (Q, k)
-    distances : ndarray of float32, shape (Q, k)
-        Euclidean, not squared.
+    By expanded float32 distances that of a row to itself is rounding noise, not quite 0, and close
+    neighbors can change places. `protocol` says which neighbors are left; what is returned are
+    Euclidean distances, not squared.
     """
     check_k(k, len(embeddings), leaves_out=protocol is not Protocol.NOTEBOOK)
     points = np.ascontiguousarray(embeddings[queries])
@@ -211,21 +163,10 @@ def expanded_neighbors(
 
 
 def nearest_anchors(vectors: np.ndarray, queries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-    """Which of some rows of the embeddings, spread over all, is nearest to each query.
+    """Which of some rows, spread over all embeddings, is nearest to each of some vectors; (Q,).
 
-    Those of one anchor lie close together and have much to do with the same rows: one after the
+    Queries of one anchor lie close together and have much to do with the same rows: one after the
     other they find them in the processor's cache.
-
-    Parameters
-    ----------
-    vectors, queries
-        Float32 vectors (P, d), and which of them are searched for, (Q,).
-    embeddings : ndarray of float32, shape (N, d)
-        The rows.
-
-    Returns
-    -------
-    ndarray of int64, shape (Q,)
     """
     anchors = np.ascontiguousarray(embeddings[:: max(1, len(embeddings) // ANCHORS)])
     nearest = np.empty(len(queries), np.int64)
@@ -243,21 +184,9 @@ def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.nda
     a unit more for squares that vanish. A root has half the error of its square, and a rounding of
     its own. So two distances d + 5 units apart are in order; any closer ones are too close.
 
-    Parameters
-    ----------
-    distances : ndarray of float32, shape (Q, c)
-        Ascending in each row, c >= k.
-    k : int
-        Beyond it only those matter that are too close to the k-th.
-    d : int
-        Dimensions.
-    can_vanish : bool
-        Whether there can be differences whose squares float32 does not hold. Where there are none,
-        a distance of 0 is exact.
-
-    Returns
-    -------
-    ndarray of bool, shape (Q, c)
+    `distances`, float32 (Q, c), ascend in each row; beyond k only those matter that are too close
+    to the k-th. `can_vanish` says whether there can be differences whose squares float32 does not
+    hold; where there are none, a distance of 0 is exact. The result is bool (Q, c).
 
     References
     ----------
@@ -280,21 +209,9 @@ def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.nda
 def neighbor_distances(
     points: np.ndarray, embeddings: np.ndarray, indices: np.ndarray
 ) -> np.ndarray:
-    """Euclidean distances from vectors to given rows, by direct differences.
+    """Distances of float32 points (Q, d) from given rows, (Q, k), by direct differences.
 
-    Parameters
-    ----------
-    points : ndarray of float32, shape (Q, d)
-        Where to measure from.
-    embeddings : ndarray of float32, shape (N, d)
-        The rows.
-    indices : ndarray of int, shape (Q, k)
-        Rows to measure the distance to; -1 for none.
-
-    Returns
-    -------
-    ndarray of float32, shape (Q, k)
-        Euclidean, not squared; +inf where there is no row.
+    Those of an id -1 are +inf.
     """
     points = np.ascontiguousarray(points)
     ids = np.ascontiguousarray(indices, dtype=np.int64)

@@ -12,13 +12,15 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.lib import format as npy
 
 from drift import InputError
-from drift.vectors import row_blocks
 
 # Each row is its dimension, an int32, and then its values.
 ROWS_WITH_DIMENSIONS = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
@@ -28,22 +30,13 @@ HDF5 = (".hdf5", ".h5")
 SUFFIXES = (".npy", *ROWS_WITH_DIMENSIONS, *HEADER_AND_VALUES, *HDF5, ".parquet")
 # Deflate packs 1032 bytes into one at most. A file that claims to hold more is no file of numbers.
 LARGEST_RATIO = 1100
-PARQUET_ROWS = 1024  # that are decoded at a time
 
 
 def read_matrix(path: Path, part: str = "train", column: str | None = None) -> np.ndarray:
-    """Vectors, neighbor lists or distances from a file, by its suffix.
+    """Vectors, neighbor lists or distances from a file, by its suffix, one of `SUFFIXES`.
 
-    Parameters
-    ----------
-    path : Path
-        A file ``.npy``, ``.fvecs``, ``.bvecs``, ``.ivecs``, ``.fbin``, ``.u8bin``, ``.i8bin``,
-        ``.ibin``, ``.hdf5``, ``.h5`` or ``.parquet``.
-    part : str
-        Dataset of an HDF5 file: "train", "test", "neighbors" or "distances".
-    column : str, optional
-        Column of a Parquet file. Without it, "emb" where that is a column of lists, and the only
-        column of lists where it is not.
+    Of an HDF5 file `part` is the dataset: "train", "test", "neighbors" or "distances". Of a Parquet
+    file `column` is the column of lists; without it "emb", or else the only one.
 
     Returns
     -------
@@ -61,10 +54,13 @@ def read_matrix(path: Path, part: str = "train", column: str | None = None) -> n
     size, suffix = _size(path), path.suffix.lower()
     if suffix == ".npy":
         return _npy(path, size)
-    if suffix in ROWS_WITH_DIMENSIONS:
-        return _rows_with_dimensions(path, size, np.dtype(ROWS_WITH_DIMENSIONS[suffix]))
-    if suffix in HEADER_AND_VALUES:
-        return _header_and_values(path, size, np.dtype(HEADER_AND_VALUES[suffix]))
+    if dtype := ROWS_WITH_DIMENSIONS.get(suffix):
+        return _rows_with_dimensions(path, size, np.dtype(dtype))
+    if dtype := HEADER_AND_VALUES.get(suffix):
+        if size < 8:
+            raise InputError(f"{path} is cut short within its header: write or copy it again")
+        shape = tuple(np.fromfile(path, "<u4", 2).tolist())
+        return _mapped(path, size, np.dtype(dtype), shape, offset=8)
     if suffix in HDF5:
         return _hdf5(path, size, part)
     if suffix == ".parquet":
@@ -81,27 +77,12 @@ def read_matrix(path: Path, part: str = "train", column: str | None = None) -> n
 def declared_distance(path: Path) -> str | None:
     """The distance that an HDF5 file says its neighbors were found by.
 
-    Parameters
-    ----------
-    path : Path
-        A file of any format.
-
-    Returns
-    -------
-    str or None
-        "euclidean"; "cosine", also where it is called "angular" or "normalized"; another word as it
-        stands in the file's attribute ``distance``; None without it, and for other formats.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, or it is no HDF5 file, or the attribute is no word.
+    "euclidean", "cosine" (which others call "angular" or "normalized"), or another word; None
+    where it says nothing, and for other formats. InputError for what is no word, or no file.
     """
     _size(path)
     if path.suffix.lower() not in HDF5:
         return None
-    import h5py
-
     with _parsing(path, "HDF5"), h5py.File(path) as file:
         if "distance" not in file.attrs:
             return None
@@ -111,12 +92,46 @@ def declared_distance(path: Path) -> str | None:
     word = word.decode(errors="replace") if isinstance(word, bytes) else word
     if not isinstance(word, str):
         raise InputError(f"{path}: its attribute 'distance' is no word: write 'euclidean', say")
-    known = {"angular": "cosine", "normalized": "cosine"}
-    return known.get(word.strip().lower(), word.strip().lower())
+    word = word.strip().lower()
+    return "cosine" if word in ("angular", "normalized") else word
+
+
+def read_codes(path: Path, name: str, n: int, dtype: type[np.signedinteger]) -> np.ndarray:
+    """A column of a file as whole numbers, `dtype` (n,), for the `n` rows of `read_matrix`.
+
+    Numbers that are all whole, from -1 on, and fit `dtype` are taken as they stand. Of anything
+    else each value gets the number of those that are seen before it. What is null is -1, and so
+    are all where there is no such column; only Parquet has any. InputError where there are more
+    values than fit, or they are lists or records.
+    """
+    codes, what, limit = np.full(n, -1, dtype), f"{path}, column {name!r},", np.iinfo(dtype).max
+    if path.suffix.lower() != ".parquet":
+        return codes
+    with _parsing(path, "Parquet"):
+        schema = pq.read_schema(path)
+        if name not in schema.names:
+            return codes
+        kind = schema.field(name).type
+        if pa.types.is_nested(kind):
+            raise InputError(f"{what} holds {str(kind)[:60]}: write a word or a number, rename it")
+        # Words as numbers in a dictionary: a long one may stand there a million times.
+        with pq.ParquetFile(path, read_dictionary=[name]) as file:
+            column, order = file.read(columns=[name])[name].combine_chunks(), _id_order(file)
+        column = column if order is None else column.take(pa.array(order))
+        is_null = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+        if _is_number(kind):
+            numbers = np.where(is_null, -1, column.to_numpy(zero_copy_only=False))
+            if ((numbers == np.floor(numbers)) & (numbers >= -1) & (numbers <= limit)).all():
+                return numbers.astype(dtype)
+        words = column.dictionary_encode().indices.filter(pa.array(~is_null)).to_numpy()
+        _, first, which = np.unique(words, return_index=True, return_inverse=True)
+        if len(first) > limit:
+            raise InputError(f"{what} has {len(first):,} values, over {limit:,}: drop or rename it")
+        codes[~is_null] = np.argsort(np.argsort(first))[which]
+    return codes
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file that can be opened."""
     try:
         # One that is no file is not opened: a pipe would wait for its writer.
         if not path.is_file():
@@ -160,9 +175,8 @@ def _check(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
 
 
 def _mapped(
-    path: Path, size: int, dtype: np.dtype, shape: tuple[int, ...], offset: int, order: Any = "C"
+    path: Path, size: int, dtype: np.dtype, shape: tuple[int, ...], offset: int, order: str = "C"
 ) -> np.ndarray:
-    """A memory map of a file of which all is values from some byte on."""
     _check(str(path), dtype, shape)
     expected = offset + math.prod(shape) * dtype.itemsize
     if size != expected:
@@ -196,14 +210,12 @@ def _rows_with_dimensions(path: Path, size: int, dtype: np.dtype) -> np.ndarray:
         )
     raw = np.memmap(path, np.uint8, "r", 0, (n, row_bytes))
     dimensions = raw[:, :4].view("<i4")[:, 0]
-    for start, stop in row_blocks(n, row_bytes):
-        others = np.flatnonzero(dimensions[start:stop] != d)
-        if others.size:
-            row = start + int(others[0])
-            raise InputError(
-                f"{path} is damaged, or of several dimensions: row {row} has dimension "
-                f"{dimensions[row]} and row 0 {d}; write it again"
-            )
+    others = np.flatnonzero(dimensions != d)
+    if others.size:
+        raise InputError(
+            f"{path} is damaged, or of several dimensions: row {others[0]} has dimension "
+            f"{dimensions[others[0]]} and row 0 {d}; write it again"
+        )
     if rest:
         raise InputError(
             f"{path} has {rest} bytes after row {n - 1}, and a row takes {row_bytes}: it is cut "
@@ -212,16 +224,7 @@ def _rows_with_dimensions(path: Path, size: int, dtype: np.dtype) -> np.ndarray:
     return raw[:, 4:].view(dtype)
 
 
-def _header_and_values(path: Path, size: int, dtype: np.dtype) -> np.ndarray:
-    if size < 8:
-        raise InputError(f"{path} is cut short within its header: write or copy it again")
-    rows, columns = np.fromfile(path, "<u4", 2).tolist()
-    return _mapped(path, size, dtype, (rows, columns), offset=8)
-
-
 def _hdf5(path: Path, size: int, part: str) -> np.ndarray:
-    import h5py
-
     with _parsing(path, "HDF5"), h5py.File(path) as file:
         dataset, name = file.get(part), f"{path}, dataset {part!r},"
         if not isinstance(dataset, h5py.Dataset):
@@ -234,8 +237,7 @@ def _hdf5(path: Path, size: int, part: str) -> np.ndarray:
         n_bytes, offset = math.prod(shape) * dtype.itemsize, dataset.id.get_offset()
         # What was never written is no bytes in the file, and would be read as zeros.
         if chunks is None:
-            end = (offset or 0) + n_bytes
-            whole = dataset.id.get_storage_size() == n_bytes and end <= size
+            whole = dataset.id.get_storage_size() == n_bytes <= size - (offset or 0)
         else:
             needed = math.prod(-(-n // chunk) for n, chunk in zip(shape, chunks, strict=True))
             ratio = LARGEST_RATIO if dataset.id.get_create_plist().get_nfilters() else 1
@@ -248,22 +250,18 @@ def _hdf5(path: Path, size: int, part: str) -> np.ndarray:
             )
         # HDF5 knows numbers that no type of NumPy lays out alike, such as integers of 24 bits.
         alike = h5py.h5t.py_create(dtype).equal(dataset.id.get_type())
-        if offset is None or not alike:
-            return dataset[()]
-        return np.memmap(path, dtype, "r", offset, shape)
+        mapped = alike and offset is not None
+        return np.memmap(path, dtype, "r", offset, shape) if mapped else dataset[()]
 
 
 def _parquet(path: Path, size: int, column: str | None) -> np.ndarray:
-    import pyarrow.compute
-    import pyarrow.parquet
-
-    with _parsing(path, "Parquet"), pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+    with _parsing(path, "Parquet"), pq.ParquetFile(path, memory_map=True) as file:
         name = _list_column(path, file.schema_arrow, column)
         what, rows = f"{path}, column {name!r},", file.metadata.num_rows
         matrix, stop = np.empty((0, 0)), 0
-        for batch in file.iter_batches(PARQUET_ROWS, columns=[name]):
+        for batch in file.iter_batches(1024, columns=[name]):
             lists = batch.column(name)
-            lengths = pyarrow.compute.list_value_length(lists).fill_null(-1).to_numpy()
+            lengths = pc.list_value_length(lists).fill_null(-1).to_numpy()
             values = lists.flatten()
             if stop == 0:
                 d, dtype = int(lengths[0]), np.dtype(values.type.to_pandas_dtype())
@@ -283,38 +281,38 @@ def _parquet(path: Path, size: int, column: str | None) -> np.ndarray:
         _check(what, matrix.dtype, matrix.shape)
         if stop != rows:
             raise InputError(f"{what} has {stop} rows, not {rows} as it says: write it again")
-        schema = file.schema_arrow
-        if "id" not in schema.names or not pyarrow.types.is_integer(schema.field("id").type):
-            return matrix
-        ids = file.read(columns=["id"])["id"].to_numpy()
-    # Rows that are numbered from 0 on stand where their numbers say.
-    is_numbered = ids.dtype.kind in "iu" and np.array_equal(np.sort(ids), np.arange(rows))
-    if not is_numbered or np.array_equal(ids, np.arange(rows)):
-        return matrix
-    ordered = np.empty_like(matrix)
-    ordered[ids] = matrix
-    return ordered
+        order = _id_order(file)
+    return matrix if order is None else matrix[order]
 
 
-def _list_column(path: Path, schema: Any, column: str | None) -> str:
-    """Name of the column of a Parquet file that holds the lists."""
-    import pyarrow.types as t
+def _id_order(file: pq.ParquetFile) -> np.ndarray | None:
+    """Where each row stands; None unless a column "id" numbers them from 0 on in another order."""
+    schema, rows = file.schema_arrow, np.arange(file.metadata.num_rows)
+    if "id" not in schema.names or not pa.types.is_integer(schema.field("id").type):
+        return None
+    order = np.argsort(ids := file.read(columns=["id"])["id"].to_numpy(), kind="stable")
+    return order if np.array_equal(ids[order], rows) and (order != rows).any() else None
 
-    tests = t.is_list, t.is_large_list, t.is_fixed_size_list
+
+def _list_column(path: Path, schema: pa.Schema, column: str | None) -> str:
     lists = [
         field.name
         for field in schema
-        if any(test(field.type) for test in tests)
-        and (t.is_integer(field.type.value_type) or t.is_floating(field.type.value_type))
+        if pa.types.is_nested(field.type) and _is_number(getattr(field.type, "value_type", None))
     ]
-    if column is not None and column not in lists:
+    column = column or ("emb" if "emb" in lists else None)
+    if column and column not in lists:
         raise InputError(f"{path} has no column {column!r} of lists of numbers: {_names(lists)}")
     if not lists:
         others = _names(schema.names)
         raise InputError(f"{path} has no column of lists of numbers: write one ({others} are none)")
-    if column is None and "emb" not in lists and len(lists) > 1:
+    if column is None and len(lists) > 1:
         raise InputError(
             f"{path} has several columns of lists, {_names(lists)}: keep one, call it emb, or say "
             "02 --column"
         )
-    return column or ("emb" if "emb" in lists else lists[0])
+    return column or lists[0]
+
+
+def _is_number(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -1,5 +1,6 @@
 """Neighbor lists of another system: whether they are what they are taken for."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -24,25 +25,12 @@ REPORTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def imported_ids(ids: np.ndarray, n: int, n_queries: int, name: str) -> np.ndarray:
-    """Ids of another system, once they can be those of neighbors.
-
-    Parameters
-    ----------
-    ids : ndarray, shape (Q, k)
-        Rows of the embeddings, -1 for a missing neighbor.
-    n, n_queries : int
-        How many rows there are, and how many queries.
-    name : str
-        What to call them in a message.
-
-    Returns
-    -------
-    ndarray of int64, shape (Q, k)
+    """Ids of another system, int64 (Q, k), once they can be those of neighbors among n rows.
 
     Raises
     ------
     InputError
-        When they are not; the message says how to write a missing neighbor, if that is all.
+        When they cannot; the message says how to write a missing neighbor, if that is all.
     """
     if ids.dtype.kind in "fO":
         raise InputError(
@@ -62,23 +50,20 @@ def without_queries(ids: np.ndarray, queries: np.ndarray) -> np.ndarray:
     Where most lists hold it, all are one shorter: those without it lose their last entry. Where few
     do, its place counts as that of a missing neighbor.
     """
-    itself = ids == queries[:, None]
-    if itself.any(axis=1).mean() > 0.5:
+    is_query = ids == queries[:, None]
+    if is_query.any(axis=1).mean() > 0.5:
         return Protocol.STUDY.leave_k(ids, np.zeros(ids.shape), queries)[0]
-    return np.where(itself, -1, ids)
+    return np.where(is_query, -1, ids)
 
 
 def refuse_other_rows(ids: np.ndarray, exact: np.ndarray, n: int, name: str) -> None:
     """Raise InputError where ids, (Q, k), are off by one, by what they share with exact lists."""
-    rows = np.linspace(0, len(ids) - 1, min(JUDGED, len(ids))).astype(int)
-    length = min(ids.shape[1], exact.shape[1], 100)
-    exact = exact[rows, :length]
-
-    def shared(shift: int) -> float:
-        moved = np.where(ids[rows, :length] < 0, -1, ids[rows, :length] + shift)
-        return float((moved[:, :, None] == exact[:, None, :]).any(axis=2).mean())
-
-    shares = {shift: shared(shift) for shift in (0, -1, 1)}
+    rows, length = _judged(ids), min(ids.shape[1], exact.shape[1], 100)
+    ids, exact = ids[rows, :length], exact[rows, :length]
+    shares = {
+        shift: float((_moved(ids, shift)[:, :, None] == exact[:, None, :]).any(axis=2).mean())
+        for shift in (0, -1, 1)
+    }
     best = max(shares, key=shares.get)
     if best and shares[best] > 0.3 and shares[0] < 0.1 * shares[best] + 2 * length / n:
         sign = "subtract 1" if best < 0 else "add 1"
@@ -101,61 +86,62 @@ def refuse_other_distances(
 
     Parameters
     ----------
-    points : ndarray of float32, shape (Q, d)
-        The queries.
-    embeddings : ndarray of float32, shape (N, d)
-        The vectors.
+    points, embeddings : ndarray of float32, shape (Q, d) and (N, d)
+        The queries, and the rows among which their neighbors are.
     ids, given : ndarray, shape (Q, k)
-        What was returned, and the distances that came with it, by the name `reported`.
+        What was returned, and the distances that came with it, as `reported` of `REPORTED`.
     exact_first : ndarray of float, shape (Q,)
         The exact distance to the nearest neighbor.
-    reported : str
-        One of `REPORTED`.
-    name : str
-        What to call the distances in a message.
     """
     if given.shape != ids.shape or given.dtype.kind not in "fiu":
         raise InputError(
             f"{name} must hold a number for each id, {ids.shape}, not {given.dtype} of shape "
             f"{given.shape}"
         )
-    firsts = np.sort(REPORTED[reported](given[:, 0].astype(np.float64))), np.sort(exact_first)
-    rows = np.linspace(0, len(ids) - 1, min(JUDGED, len(ids))).astype(int)
+    convert = REPORTED[reported]
+    firsts = np.sort(convert(given[:, 0].astype(np.float64))), np.sort(exact_first)
+    rows = _judged(ids)
     points, ids, given = points[rows], ids[rows], given[rows].astype(np.float64)
-    ours = neighbor_distances(points, embeddings, ids).astype(np.float64)
     present = (ids >= 0) & np.isfinite(given)
 
-    def agree(given: np.ndarray, ours: np.ndarray) -> float:
+    @functools.cache
+    def distances(shift: int) -> np.ndarray:
+        moved = np.minimum(_moved(ids, shift), len(embeddings) - 1)
+        return neighbor_distances(points, embeddings, moved).astype(np.float64)
+
+    def agreement(given: np.ndarray, shift: int = 0) -> float:
         """Share of the neighbors that were returned of which the two distances are the same."""
+        ours = distances(shift)
         with np.errstate(invalid="ignore"):  # what is missing is at infinity on both sides
             near = np.abs(given - ours) <= AGREEMENT * ours + 1e-3 * np.median(ours[present])
         return float(near[present].mean())
 
-    if not present.any() or agree(REPORTED[reported](given), ours) >= 0.5:
+    if not present.any() or (share := agreement(convert(given))) >= 0.5:
         return
-    fits = [
-        f"they are {what}: {how}"
-        for what, how, values in (
-            ("Euclidean", "--reported euclidean", given),
-            ("squares", "--reported squared", REPORTED["squared"](given)),
-            ("similarities", "give 1 - them, --reported cosine", REPORTED["cosine"](1 - given)),
-            ("1 - cos of unit vectors", "--reported cosine", REPORTED["cosine"](given))
-            if np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-3)
-            else ("half of squares", "double them, --reported squared", REPORTED["cosine"](given)),
-        )
-        if agree(values, ours) >= FITS
-    ]
-    converted = REPORTED[reported](given)
-    for shift, how in ((-1, "subtract 1 from the ids"), (1, "add 1 to the ids")):
-        moved = np.where(ids < 0, -1, np.clip(ids + shift, 0, len(embeddings) - 1))
-        if (
-            agree(converted, neighbor_distances(points, embeddings, moved).astype(np.float64))
-            >= FITS
-        ):
-            fits.append(f"ids are off by one: {how}")
+    cosine, half = REPORTED["cosine"], "half of squares: double them, --reported squared"
+    if np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-3):
+        half = "1 - cos of unit vectors: --reported cosine"
+    causes = {
+        "they are Euclidean: --reported euclidean": (given,),
+        "they are squares: --reported squared": (REPORTED["squared"](given),),
+        "they are similarities: give 1 - them, --reported cosine": (cosine(1 - given),),
+        f"they are {half}": (cosine(given),),
+        "ids are off by one: subtract 1 from the ids": (convert(given), -1),
+        "ids are off by one: add 1 to the ids": (convert(given), 1),
+    }
+    fits = [cause for cause, values in causes.items() if agreement(*values) >= FITS]
     if not fits and np.isclose(*firsts, rtol=AGREEMENT).mean() > 0.5:
         fits.append("their rows are in another order than the queries, or the ids of others")
     raise InputError(
-        f"{name}: {1 - agree(converted, ours):.0%} of the distances are not the "
+        f"{name}: {1 - share:.0%} of the distances are not the "
         f"{reported} ones of their ids; {' or '.join(fits) or 'no conversion fits'}"
     )
+
+
+def _judged(lists: np.ndarray) -> np.ndarray:
+    """Rows of at most `JUDGED` lists, evenly spaced."""
+    return np.linspace(0, len(lists) - 1, min(JUDGED, len(lists))).astype(int)
+
+
+def _moved(ids: np.ndarray, shift: int) -> np.ndarray:
+    return np.where(ids < 0, -1, np.maximum(ids + shift, 0))

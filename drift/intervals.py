@@ -1,13 +1,16 @@
-"""95 % intervals of means over queries, which may come in groups of like ones."""
+"""95 % intervals of means over queries, which may come in groups of like ones, and crossings."""
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 # With fewer groups than this the bootstrap's intervals are too narrow: t intervals then.
 FEW_GROUPS = 50
 SHARES = ("overlap", "recall", "found", "distance_ratio")
+# What a mean of shares is off by in float64, and more.
+_ROUNDING = 1e-12
 # No more weights than this are held at a time: 8 MB stay in the processor's cache.
 _WEIGHTS_AT_ONCE = 1_000_000
 
@@ -22,9 +25,10 @@ class GroupSums(NamedTuple):
 
 
 def sum_by_group(values: np.ndarray, groups: np.ndarray | None = None) -> GroupSums:
-    """Sum series of values (S, Q) about their means within groups (Q,) of queries.
+    """Sum series of values (S, Q) about their means within groups.
 
-    Queries of one number make a group; a negative number, and None, a group of its own.
+    Queries of one number in `groups` (Q,) are alike by construction and make a group; those of a
+    negative number, or all where it is None, are groups of their own.
     """
     valid = ~np.isnan(values)
     # Infinite values, of which published formulas have some, leave no interval.
@@ -49,12 +53,9 @@ def sum_by_group(values: np.ndarray, groups: np.ndarray | None = None) -> GroupS
 def bootstrap_means(sums: GroupSums, seed: int, n_resamples: int) -> np.ndarray:
     """Means (S, R) of series over R resamples of the groups, the same ones for every series.
 
-    How often a group is drawn in a resample is its weight there, so that the means of all series
-    over all resamples are one product of matrices. Sharing the resamples keeps differences between
-    series paired. They depend on the seed and on the number of groups, and on nothing else.
-
-    A mean is NaN where a resample drew no value, and where only one group has values: it does not
-    say how far another would be from it.
+    How often a group is drawn, its weight, depends on the seed and the number of groups alone, so
+    that differences between series are paired, and all means one product of matrices. A mean is NaN
+    where a resample drew no value, and where only one group has values.
 
     References
     ----------
@@ -92,18 +93,14 @@ def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
 
 def t_quantile(degrees: np.ndarray | int) -> np.ndarray:
     """The 97.5 % quantile of Student's t; NaN for no degree of freedom."""
-    # Most that import this module need no quantile, and scipy.stats takes five times as long.
-    from scipy.special import stdtrit
-
-    degrees = np.asarray(degrees, dtype=np.float64)
-    return stdtrit(np.where(degrees > 0, degrees, np.nan), (1 + LEVEL) / 2)
+    return stdtrit(np.where(np.asarray(degrees) > 0, degrees, np.nan), (1 + LEVEL) / 2)
 
 
 def standard_errors(sums: GroupSums) -> np.ndarray:
     """Standard errors (S,) of the means over queries, by group; NaN for one group.
 
-    The root of the sum over the G groups that have values of the squared sums of deviations, over
-    the number of values, times the root of G / (G - 1).
+    The root of G / (G - 1) times the sum of the squared sums of deviations of the G groups that
+    have values, over the number of values.
 
     References
     ----------
@@ -120,8 +117,7 @@ def mean_intervals(sums: GroupSums, resampled: np.ndarray) -> np.ndarray:
     """Lower and upper ends (2, S) of 95 % intervals of the means of series over queries.
 
     Percentile bootstrap, from `resampled` means (S, R), where 50 groups or more have values, else
-    the mean plus and minus the 97.5 % t quantile of G - 1 degrees times the standard error by
-    group.
+    the t interval of G - 1 degrees with the standard error by group.
     """
     ends = np.array([percentile_interval(means) for means in resampled]).T
     n_groups = np.count_nonzero(sums.counts, axis=1)
@@ -133,11 +129,45 @@ def mean_intervals(sums: GroupSums, resampled: np.ndarray) -> np.ndarray:
 
 
 def metric_range(metric: str) -> tuple[float, float]:
-    """What the mean of a metric cannot be below or above.
-
-    Shares lie within 0 and 1, differences have no bound, and all else is a distance, the length of
-    a shift or a dimensionality.
-    """
+    """What the mean of a metric cannot be below or above."""
     if metric in SHARES:
         return 0.0, 1.0
     return (-np.inf if metric.endswith("_difference") else 0.0), np.inf
+
+
+def largest_safe_k(ks: np.ndarray, safe: np.ndarray) -> int:
+    """The largest k of an ascending grid (G,) such that it and every smaller one is safe; or 0."""
+    return int(np.where(np.logical_and.accumulate(safe), ks, 0).max())
+
+
+def first_crossings(ks: np.ndarray, loss: np.ndarray, tolerance: float) -> np.ndarray:
+    """The first k (R,) at which R curves (G, R) pass a tolerance, by more than rounding.
+
+    Interpolated linearly on the ascending grid `ks` (G,); infinite where a curve does not pass
+    within it. Points that are NaN are left out: a gap does not cross, what it lies between may.
+    """
+    exceeds = loss > tolerance + _ROUNDING
+    first, columns = exceeds.argmax(axis=0), np.arange(loss.shape[1])
+    points = np.where(np.isnan(loss), -1, np.arange(len(ks))[:, None])
+    before = np.maximum.accumulate(points, axis=0)[first - 1, columns]
+    before = np.where((first > 0) & (before >= 0), before, first)
+    start, end = loss[before, columns], loss[first, columns]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(before < first, (tolerance - start) / (end - start), 0.0)
+    crossings = ks[before] + np.clip(share, 0, 1) * (ks[first] - ks[before])
+    return np.where(exceeds.any(axis=0), crossings, np.inf)
+
+
+def crossing_interval(
+    ks: np.ndarray, loss: np.ndarray, resampled_loss: np.ndarray, tolerance: float
+) -> tuple[float, float, float]:
+    """Where a mean loss (G,) passes a tolerance, and the 95 % bootstrap interval of that.
+
+    Resampled curves (G, R) that never cross count as infinite; an infinite result is NaN.
+    """
+    (crossing,) = first_crossings(ks, loss[:, None], tolerance)
+    resampled = first_crossings(ks, resampled_loss, tolerance)
+    # Between two crossings there is none: one of them may lie beyond the grid's end.
+    ends = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    crossing, low, high = (float(k) if np.isfinite(k) else np.nan for k in (crossing, *ends))
+    return crossing, low, high

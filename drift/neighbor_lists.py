@@ -8,19 +8,15 @@ from numpy.typing import ArrayLike
 from drift import InputError
 from drift.vectors import row_blocks
 
+# What can be wrong with lists, and where it is.
 Faults = Iterator[tuple[str, np.ndarray]]
 
 
 def as_ids(ids: ArrayLike, name: str = "ids") -> np.ndarray:
     """Neighbor lists as an array of whole numbers (Q, k) of any type and size.
 
-    A missing neighbor is -1; unsigned types have no such id, and the largest of theirs is an id
-    like any other. `name` is what a message calls the lists.
-
-    Raises
-    ------
-    InputError
-        When they are no whole numbers, or not of one shape (Q, k), k at least 1.
+    A missing neighbor is -1, of signed types only. `name` is what an `InputError` calls lists that
+    are no whole numbers, or not of one shape (Q, k), k at least 1.
     """
     array = _as_array(ids, name)
     # NumPy makes floats of a list of Python in which some numbers fit int64 and others do not.
@@ -28,20 +24,12 @@ def as_ids(ids: ArrayLike, name: str = "ids") -> np.ndarray:
         exact = np.asarray(ids, dtype=object)
         if all(isinstance(value, int) and 0 <= value < 2**64 for value in exact.ravel()):
             array = exact.astype(np.uint64)
-    _refuse_other_kind(array, "iu", name, "whole numbers (-1: missing)")
-    return array
+    return _of_kind("iu", array, name, "whole numbers (-1: missing)")
 
 
 def as_distances(distances: ArrayLike, name: str = "distances") -> np.ndarray:
-    """Neighbor distances as an array of floats (Q, k).
-
-    Raises
-    ------
-    InputError
-        When they are no numbers, or not of one shape (Q, k), k at least 1.
-    """
-    array = _as_array(distances, name)
-    _refuse_other_kind(array, "fiu", name, "numbers (+inf: missing)")
+    """Neighbor distances as an array of floats (Q, k), or an `InputError` as in `as_ids`."""
+    array = _of_kind("fiu", _as_array(distances, name), name, "numbers (+inf: missing)")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
@@ -64,32 +52,24 @@ def checked_id_pair(
     exact: ArrayLike, ann: ArrayLike, n: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """`checked_ids` of the exact lists and of those returned, of one shape."""
-    pair = checked_ids(exact, "exact ids", n), checked_ids(ann, "ANN ids", n)
-    _refuse_other_shape(*pair, "ids")
-    return pair
+    return _of_one_shape("ids", checked_ids(exact, "exact ids", n), checked_ids(ann, "ANN ids", n))
 
 
 def checked_distance_pair(exact: ArrayLike, ann: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """`checked_distances` of the exact lists and of those returned, of one shape."""
     pair = checked_distances(exact, "exact distances"), checked_distances(ann, "ANN distances")
-    _refuse_other_shape(*pair, "distances")
-    return pair
+    return _of_one_shape("distances", *pair)
 
 
 def refuse_faulty_lists(
-    ids: np.ndarray,
-    distances: np.ndarray,
-    name: str,
-    n: int,
-    missing: bool = True,
-    first_row: int = 0,
+    ids: np.ndarray, distances: np.ndarray, name: str, n: int, first_row: int = 0
 ) -> None:
     """Raise InputError where ids or distances (Q, k) cannot be; it names the first such row.
 
-    Ids have to be below `n`, and none twice in a row. If `missing`, neighbors may be missing: id -1
-    at distance +inf, at the end of the row. `first_row` is the number of the first row.
+    Ids have to be below `n`, and none twice in a row; a missing neighbor is id -1 at distance +inf,
+    at the end of the row. `first_row` is the number of the first row.
     """
-    _refuse(_id_faults(ids, n, missing), ids, name, first_row)
+    _refuse(_id_faults(ids, n), ids, name, first_row)
     _refuse(_distance_faults(distances, ids), ids, name, first_row)
 
 
@@ -100,16 +80,18 @@ def _as_array(values: ArrayLike, name: str) -> np.ndarray:
         raise InputError(f"{name} must be of one shape (Q, k): rows differ in length") from None
 
 
-def _refuse_other_kind(array: np.ndarray, kinds: str, name: str, wanted: str) -> None:
+def _of_kind(kinds: str, array: np.ndarray, name: str, wanted: str) -> np.ndarray:
     if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in kinds:
         raise InputError(
             f"{name} must be {wanted} of shape (Q, k), not {array.dtype} of shape {array.shape}"
         )
+    return array
 
 
-def _refuse_other_shape(one: np.ndarray, other: np.ndarray, what: str) -> None:
+def _of_one_shape(what: str, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if one.shape != other.shape:
         raise InputError(f"{what} must be of one shape (Q, k), not {one.shape} and {other.shape}")
+    return one, other
 
 
 def _refuse(faults: Faults, values: np.ndarray, name: str, first_row: int = 0) -> None:
@@ -121,13 +103,10 @@ def _refuse(faults: Faults, values: np.ndarray, name: str, first_row: int = 0) -
             raise InputError(f"{name}: row {first_row + row} has {fault}")
 
 
-def _id_faults(ids: np.ndarray, n: int | None, missing: bool = True) -> Faults:
-    """What can be wrong with ids, and where it is."""
+def _id_faults(ids: np.ndarray, n: int | None) -> Faults:
     yield "the id {value}: ids are whole numbers from 0 on, -1 for a missing neighbor", ids < -1
     if n is not None:
         yield f"an id that is no row of the {n} embeddings: {{value}}", ids >= n
-    if not missing:
-        yield "a missing neighbor", ids < 0
     in_order = np.sort(ids, axis=1)
     twice = (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)
     if twice.any():
@@ -136,7 +115,6 @@ def _id_faults(ids: np.ndarray, n: int | None, missing: bool = True) -> Faults:
 
 
 def _distance_faults(distances: np.ndarray, ids: np.ndarray | None = None) -> Faults:
-    """What can be wrong with distances, and where it is."""
     yield "a distance that is not a number or negative", ~(distances >= 0)
     if ids is not None:
         gone = ids < 0

@@ -6,7 +6,7 @@ ids that come and go, and is not worked out anew from k ids on either side.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,8 +19,7 @@ from drift.vectors import row_blocks
 _TABLE_BUDGET = 16 << 20
 
 
-@dataclass(frozen=True)
-class SetDifference:
+class SetDifference(NamedTuple):
     """What lists of one length have in common, and what changed since the length before."""
 
     added: np.ndarray  # ids by which the exact lists have grown, (Q, c)
@@ -34,8 +33,7 @@ class SetDifference:
 
 def query_blocks(exact_indices: np.ndarray, embeddings: np.ndarray) -> list[tuple[int, int]]:
     """Blocks of queries whose tables and sums stay in the processor's cache, one at the least."""
-    n, d = embeddings.shape
-    n_queries, k = exact_indices.shape
+    (n, d), (n_queries, k) = embeddings.shape, exact_indices.shape
     return row_blocks(n_queries, n + 12 * d + 64 * k, _TABLE_BUDGET) or [(0, 0)]
 
 
@@ -44,11 +42,10 @@ def set_differences(
 ) -> Iterator[SetDifference]:
     """Follow the difference between exact lists (Q, K) and others through growing lengths.
 
-    All are signed ids below `n`, none twice in a row, -1 for a missing one. The exact list of
-    length k is the first k; the others, (Q, k) of a few k <= K, ascending, need not continue each
-    other. A table of Q x n bytes is held meanwhile: give a block of queries at a time.
+    All are signed ids below `n`, none twice in a row, -1 for a missing one. The others are (Q, k)
+    of a few k <= K, ascending, and need not continue each other. A table of Q x n bytes is held
+    meanwhile: give a block of queries at a time.
     """
-    rows = np.arange(len(exact))
     difference = np.zeros((len(exact), n), np.int8)
     previous = np.empty((len(exact), 0), exact.dtype)
     wanted, differing = 0, np.zeros(len(exact), np.int64)
@@ -71,11 +68,10 @@ def set_differences(
         row, column = np.divmod(touched[changed], n)
         # An id that both left and came back, or was added on both sides, is one entry here.
         change = csr_array((signs[changed], (row, column)), difference.shape)
-        new = difference[np.repeat(rows, np.diff(change.indptr)), change.indices]
+        new = difference[np.repeat(np.arange(len(exact)), np.diff(change.indptr)), change.indices]
         growth = np.abs(new) - np.abs(new - change.data)
-        differing += csr_array((growth, change.indices, change.indptr), change.shape).sum(
-            axis=1, dtype=np.int64
-        )
+        growth = csr_array((growth, change.indices, change.indptr), change.shape)
+        differing += growth.sum(axis=1, dtype=np.int64)
         wanted = wanted + (added >= 0).sum(axis=1)
         returned = (ids >= 0).sum(axis=1)
         common = (wanted + returned - differing) // 2
@@ -84,7 +80,7 @@ def set_differences(
 
 
 def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarray) -> np.ndarray:
-    """Distances between the barycenters of two neighborhoods, while their lists grow.
+    """Distances between the barycenters of two neighborhoods, while their lists grow; (G, Q).
 
     With S_E and S_A the sums of the e exact and the m returned neighbors, the shift is the norm of
     S_E / e - S_A / m = (S_E - S_A) / m + S_E (1 / e - 1 / m). The second term is not 0 for the rows
@@ -92,15 +88,13 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
     are read but those that are in one list and not in the other.
 
     Vectors are added up in double precision: what that rounds off is far less than a millionth of
-    the gap between two float32 numbers of their size, however far from the origin they lie.
-
-    `differences` are those of `set_differences`, all lengths from the first on. The result is
-    (G, Q), NaN where nothing was returned.
+    the gap between two float32 numbers of their size, however far from the origin they lie. NaN
+    where nothing was returned. `differences` are of all lengths, from the first on.
     """
     n, d = embeddings.shape
-    wanted, returned = (
-        np.stack([getattr(step, name) for step in differences]) for name in ("wanted", "returned")
-    )
+    wanted = np.stack([step.wanted for step in differences])
+    returned = np.stack([step.returned for step in differences])
+    common = np.stack([step.common for step in differences])
     short = np.flatnonzero((wanted != returned).any(axis=0))
     short_now = [np.flatnonzero(at_k) for at_k in (wanted != returned)[:, short]]
     growth = [_chosen(step.added[short], n) for step in differences]
@@ -134,31 +128,26 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
                 squares[i] += part
         shifts = np.sqrt(squares)
     # The sums of rows that came and went again are 0 only up to rounding.
-    shifts[
-        [(step.common == step.wanted) & (step.common == step.returned) for step in differences]
-    ] = 0
+    shifts[(common == wanted) & (common == returned)] = 0
     shifts[(wanted == 0) | (returned == 0)] = np.nan
     return shifts
 
 
 def neighborhood_overlap(exact_indices: ArrayLike, ann_indices: ArrayLike) -> np.ndarray:
-    """Share of the exact neighbors that were found; a missing neighbor counts as a miss.
+    """Share of the exact neighbors that were returned; a missing neighbor counts as a miss.
 
-    Parameters
-    ----------
-    exact_indices, ann_indices : array_like of int, shape (Q, k)
-        Ids of any whole-number type and size, none twice in a row. A missing neighbor is -1, of
-        signed types only.
-
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        From 0 to 1.
+    Lists (Q, k) are of ids of any whole-number type and size, none twice in a row; a missing
+    neighbor is -1, of signed types only. The result is float64 (Q,), from 0 to 1.
 
     Raises
     ------
     InputError
         When the lists are not of the same shape, are no whole numbers, or a row holds an id twice.
+
+    Examples
+    --------
+    >>> neighborhood_overlap([[1, 2, 3, 4]], [[2, 1, 9, -1]])
+    array([0.5])
     """
     exact, ann = checked_id_pair(exact_indices, ann_indices)
     n_queries, k = exact.shape
@@ -175,23 +164,21 @@ def barycenter_shift(
 ) -> np.ndarray:
     """Distance between the mean of the exact neighbors and the mean of those that were returned.
 
-    Parameters
-    ----------
-    embeddings : ndarray of float, shape (N, d)
-    exact_indices, ann_indices : array_like of int, shape (Q, k)
-        Ids of the neighbors, as in `neighborhood_overlap`.
+    Lists (Q, k) are of rows of the embeddings (N, d), as in `neighborhood_overlap`. The result,
+    float64 (Q,), is right to a millionth; NaN where nothing was returned.
 
-    Returns
-    -------
-    ndarray of float64, shape (Q,)
-        In the unit of the embeddings, to a millionth of itself; NaN where nothing was returned.
+    Examples
+    --------
+    >>> barycenter_shift(np.array([[0.0], [1.0], [5.0]]), [[0, 1]], [[0, 2]])
+    array([2.])
     """
     n = len(embeddings)
     lists = checked_id_pair(exact_indices, ann_indices, n)
     shift = np.empty(len(lists[0]))
     for start, stop in query_blocks(lists[0], embeddings):
         exact, ann = (ids[start:stop].astype(np.int64) for ids in lists)
-        (shift[start:stop],) = barycenter_shifts(list(set_differences(exact, [ann], n)), embeddings)
+        differences = list(set_differences(exact, [ann], n))
+        (shift[start:stop],) = barycenter_shifts(differences, embeddings)
     return shift
 
 
@@ -205,14 +192,12 @@ def _side_by_side(*lists: np.ndarray) -> np.ndarray:
 
 
 def _chosen(ids: np.ndarray, n: int) -> csr_array:
-    """Matrix of ones where a row holds an id; (Q, c) ids to (Q, n)."""
     present = ids >= 0
     starts = np.concatenate([[0], present.sum(axis=1).cumsum()])
     return csr_array((np.ones(starts[-1]), ids[present], starts), (len(ids), n))
 
 
 def _renumbered(matrix: csr_array, places: np.ndarray, n: int) -> csr_array:
-    """The same matrix in doubles, with other numbers for its columns."""
     columns = places[matrix.indices]
     return csr_array((matrix.data.astype(float), columns, matrix.indptr), (matrix.shape[0], n))
 

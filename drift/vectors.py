@@ -16,10 +16,9 @@ UNIT_ROUNDOFF = 2.0**-24
 def row_blocks(
     n_rows: int, bytes_per_row: int, budget: int = 64 << 20, multiple: int = 1
 ) -> list[tuple[int, int]]:
-    """Cut rows into blocks that each fit a budget of bytes; a block holds one row at the least.
+    """Blocks of rows that each fit a budget of bytes, or of one row: the first, and past the last.
 
-    Returns the first row of each block, and the row after its last. Where so many fit the budget, a
-    block holds a whole number of times `multiple` rows.
+    Where so many fit the budget, a block holds a whole number of times `multiple` rows.
     """
     size = max(1, budget // max(1, bytes_per_row))
     size -= size % multiple if size > multiple else 0
@@ -27,14 +26,10 @@ def row_blocks(
 
 
 def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> None:
-    """Check vectors, block by block; `name` is what a message calls them.
+    """Raise InputError for vectors that cannot be worked with; `name` is what it calls them.
 
-    Raises
-    ------
-    InputError
-        Unless they are floats, or whole numbers of 8 bits, of shape (N, d), N and d at least 1,
-        finite, and of a size whose squares float32 can hold. The message names the first row that
-        is not finite.
+    They must be floats or whole numbers of 8 bits, of shape (N, d), finite, and of a size whose
+    squares float32 can hold. They are read block by block.
     """
     is_number = embeddings.dtype.kind == "f" or embeddings.dtype in (np.int8, np.uint8)
     if embeddings.ndim != 2 or not is_number or embeddings.size == 0:
@@ -42,14 +37,13 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
             f"{name} must be floats, or whole numbers of 8 bits, of shape (N, d), N and d at least "
             f"1, not {embeddings.dtype} of shape {embeddings.shape}"
         )
-    n, d = embeddings.shape
     largest = 0.0
-    for start, stop in row_blocks(n, bytes_per_row=d * embeddings.itemsize):
-        whole = np.isfinite(embeddings[start:stop]).all(axis=1)
+    for rows in _slices(embeddings):
+        block = embeddings[rows]
+        whole = np.isfinite(block).all(axis=1)
         if not whole.all():
-            row = start + int(np.argmin(whole))
+            row = rows.start + int(np.argmin(whole))
             raise InputError(f"row {row} of {name} holds values that are not finite")
-        block = embeddings[start:stop]
         largest = max(largest, float(block.max()), -float(block.min()))
     if largest > LARGEST or 0 < largest < SMALLEST:
         raise InputError(
@@ -58,20 +52,11 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
         )
 
 
-def to_float32(embeddings: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Some rows of embeddings that `check_embeddings` passed, as float32 (stop - start, d)."""
-    return embeddings[start:stop].astype(np.float32)
-
-
 def unit_vectors(vectors: np.ndarray, first_row: int = 0) -> np.ndarray:
-    """Vectors of any number type, (n, d), scaled to unit length, float32.
+    """Vectors (n, d) scaled to unit length, float32.
 
     Their Euclidean distance is the chord, sqrt(2 (1 - cos)), which orders neighbors as cosine does.
-
-    Raises
-    ------
-    InputError
-        When one is all 0 and has no direction; the message names the row, from `first_row` on.
+    An `InputError` names the row, from `first_row` on, that is all 0.
     """
     vectors = np.asarray(vectors, np.float64)
     # In two steps, since squares of the largest doubles overflow.
@@ -86,8 +71,7 @@ def unit_vectors(vectors: np.ndarray, first_row: int = 0) -> np.ndarray:
 def rounding_to_float32(embeddings: np.ndarray) -> float:
     """By how much rounding to float32 moves vectors, as a share of their distance from the mean.
 
-    Both are the root of the mean square over the vectors. The share is about 1e-8 for vectors about
-    the origin, and grows with the distance of their mean from it.
+    Both in the root of the mean square. The share is about 1e-8 for vectors about the origin.
     """
     if embeddings.dtype.itemsize <= 4:
         return 0.0
@@ -162,10 +146,7 @@ def expansion_noise(d: int) -> float:
 def pair_distances(
     points: np.ndarray, rows: np.ndarray, embeddings: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
-    """Euclidean distances from rows of `points` to others of `embeddings`, pair by pair; (P,).
-
-    They are taken in double precision and rounded to float32.
-    """
+    """Distances of rows of `points` from others of `embeddings`, in doubles; float32 (P,)."""
     distances = np.empty(len(rows), np.float32)
     # Blocks that stay in the processor's cache are twice as fast.
     for start, stop in row_blocks(len(rows), embeddings.shape[1] * 16, budget=2 << 20):
@@ -176,7 +157,7 @@ def pair_distances(
 
 
 def mean_vector(embeddings: np.ndarray) -> np.ndarray:
-    """Mean of vectors of any floating type, (N, d) to float64 (d,)."""
+    """Mean of vectors, float64 (d,)."""
     sums = (embeddings[rows].sum(axis=0, dtype=np.float64) for rows in _slices(embeddings))
     return sum(sums) / len(embeddings)
 

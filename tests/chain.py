@@ -5,7 +5,6 @@ import pandas as pd
 
 from drift.pipeline.results import Results
 from drift.pipeline.stage import PARTIAL, Stage
-from tests.conftest import arguments
 
 RUN = "04_hnsw/faiss_M32_efc200_ef50"
 OTHER_RUN = "04_hnsw/hnswlib_M32_efc200_ef50"
@@ -20,20 +19,20 @@ FILES = {
 }
 
 
-def begin(results, name, parameters=None, inputs=None, **options):
+def begin(results, name, parameters=None, inputs=None, force=False):
     """A stage that has to run, with the manifest entries of its inputs."""
-    stage = Stage(name, arguments(results.root, **options), inputs)
+    stage = Stage(name, results, force, inputs=inputs)
     assert stage.begin(parameters or {})
     return stage
 
 
-def commit(results, name, arrays, inputs=(), parameters=None, **facts):
+def commit(results, name, arrays, inputs=(), parameters=None, **notes):
     """A stage that writes these arrays, made from these files of the folder."""
     stage = begin(results, name, parameters, results.require(*inputs), force=True)
     for file, array in arrays.items():
         stage.create(file, array.shape, array.dtype)
         stage.write(file, (0, len(array)), array)
-    return stage.commit(**facts)
+    return stage.commit(**notes)
 
 
 def image_stage(results, seed=0):
@@ -46,16 +45,18 @@ def embedding_stage(results, seed=0):
     return commit(results, "02_embeddings", {"02_embeddings.npy": vectors}, ["01_images.npy"])
 
 
-def exact_stage(results, seed=0):
+def exact_stage(results, seed=0, **parameters):
     indices = np.random.default_rng(seed).integers(0, 4, (4, 2), dtype=np.int32)
     arrays = {"03_queries.npy": np.arange(4, dtype=np.int32), "03_exact_indices.npy": indices}
-    return commit(results, "03_exact", arrays, ["02_embeddings.npy"])
+    parameters = {"k_max": 2, "protocol": "study"} | parameters
+    return commit(results, "03_exact", arrays, ["02_embeddings.npy"], parameters)
 
 
-def run_stage(results, run=RUN, seed=0):
+def run_stage(results, run=RUN, seed=0, **parameters):
     indices = np.random.default_rng(seed).integers(0, 4, (4, 2), dtype=np.int32)
-    inputs = ["02_embeddings.npy", "03_exact_indices.npy"]
-    return commit(results, run, {f"{run}/k0002_indices.npy": indices}, inputs)
+    inputs = ["02_embeddings.npy", "03_queries.npy"]
+    parameters = {"run": {}, "k_grid": [2], "protocol": "study"} | parameters
+    return commit(results, run, {f"{run}/k0002_indices.npy": indices}, inputs, parameters)
 
 
 def graph_stage(results, graph=GRAPH):

@@ -1,7 +1,7 @@
 """What the tests that run the scripts share."""
 
-import argparse
 import builtins
+import contextlib
 import os
 import runpy
 import shutil
@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
+from filelock import FileLock
 
 from drift.pipeline import environment
+from drift.pipeline.results import Results
 
 # Two processes run the tests: threads that wait must not keep the other's core busy.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -44,30 +47,40 @@ def run(script, *args, results, capsys, monkeypatch):
     """Run a script in this process, which spares the imports: status, output, error output."""
     monkeypatch.setattr(sys, "argv", [script, "--results", str(results), *map(str, args)])
     capsys.readouterr()
-    # What --threads sets ends with the call.
-    restored = mock.patch.dict(os.environ), mock.patch.object(environment, "_threads", None)
-    with restored[0], restored[1], pytest.raises(SystemExit) as end:
+    with restored_threads(), pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / script), run_name="__main__")
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
 
 
-def arguments(results, **options):
-    """The command line of a stage that is not started from one."""
-    common = {"force": False, "threads": None, "workers": None, "scheduler": None, "seed": 0}
-    return argparse.Namespace(results=results, **common | options)
+@contextlib.contextmanager
+def restored_threads():
+    """What ``--threads`` sets ends with the call, also in libraries that were loaded meanwhile."""
+    before = environment.n_threads()
+    with mock.patch.dict(os.environ), mock.patch.object(environment, "_threads", None):
+        try:
+            yield
+        finally:
+            if environment.n_threads() != before:
+                environment.limit_threads(before)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """Results of all six stages. Tests only read them."""
-    results = tmp_path_factory.mktemp("finished with spaces and ä") / "results"
-    for script, *args in PIPELINE:
-        done = shell(script, *args, results=results)
-        assert done.returncode == 0, done.stderr
-        assert "\n" in done.stdout.strip(), "every stage ends with a table"
-        assert done.stderr == "", "no progress bar, no warning where the output is no terminal"
-    return results
+    """Results of all six stages, run once for all processes of the tests. Tests only read them."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    made = shared / "finished with spaces and ä"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            for script, *args in PIPELINE:
+                done = shell(script, *args, results=shared / "unfinished")
+                assert done.returncode == 0, done.stderr
+                assert "\n" in done.stdout.strip(), "every stage ends with a table"
+                assert done.stderr == "", "no progress bar, no warning without a terminal"
+            (shared / "unfinished").rename(made)
+    # A copy: a script keeps those of another process out of the folder, whatever it does there.
+    return shutil.copytree(made, own / "finished of this process ä" / "results")
 
 
 @pytest.fixture
@@ -92,6 +105,19 @@ def few_embedded(few_images, tmp_path_factory):
     return Path(results)
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Results of stages 02 and 03 on 400 vectors made by NumPy. Tests only read them."""
+    folder = tmp_path_factory.mktemp("small")
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32))
+    for script, *args in (
+        ("02_embed_resnet50.py", "--from-file", folder / "x.npy"),
+        ("03_exact_knn.py", "--k-max", "60"),
+    ):
+        assert shell(script, *args, results=folder / "results").returncode == 0
+    return folder / "results"
+
+
 @pytest.fixture
 def drive(capsys, monkeypatch):
     def call(script, *args, results):
@@ -100,12 +126,17 @@ def drive(capsys, monkeypatch):
     return call
 
 
-@pytest.fixture
-def chain(tmp_path):
-    """A small results folder in which stages 01 to 05 have run."""
+@pytest.fixture(scope="session")
+def whole_chain(tmp_path_factory):
     from tests.chain import run_all_stages
 
-    return run_all_stages(tmp_path / "results")
+    return run_all_stages(tmp_path_factory.mktemp("chain") / "results").root
+
+
+@pytest.fixture
+def chain(whole_chain, tmp_path):
+    """A small results folder in which stages 01 to 05 have run."""
+    return Results(shutil.copytree(whole_chain, tmp_path / "results"))
 
 
 # Of the networks. What takes seconds to import is imported in the fixtures: most tests need none.

@@ -83,7 +83,7 @@ State = dict[str, dict[str, str]]
 
 def state(folder: Path) -> State:
     """What the folder holds beside unfinished work and lock."""
-    found: State = {}
+    content_of: State = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith("."):
@@ -92,8 +92,8 @@ def state(folder: Path) -> State:
                 manifest = json.loads(content)
                 kept = {key: value for key, value in manifest.items() if key not in MEASURED}
                 content = json.dumps(kept).encode()
-            found.setdefault(producer(name), {})[name] = hashlib.sha256(content).hexdigest()
-    return found
+            content_of.setdefault(producer(name), {})[name] = hashlib.sha256(content).hexdigest()
+    return content_of
 
 
 def perform(argv: list[str], output: Path, prepare: Callable[[], None] | None) -> None:
@@ -166,6 +166,8 @@ class Bench:
         argv = [str(ROOT / stage.script), "--results", str(folder), "--threads", "1"]
         argv += stage.args if args is None else args
         output = self._output(folder)
+        for suffix in ("out", "err"):
+            Path(f"{output}.{suffix}").touch()  # it may be killed before it can
         process = self._context.Process(target=perform, args=(argv, output, prepare))
         process.start()
         return process
@@ -208,9 +210,9 @@ class Bench:
         with lock_folder(folder) as locked:
             assert locked
             finish_commits(Results(folder))
-        found = state(folder)
-        for name in before.keys() | after.keys() | found.keys():
-            left = found.get(name, {})
+        now = state(folder)
+        for name in before.keys() | after.keys() | now.keys():
+            left = now.get(name, {})
             # Nobody trusts a run or a graph any more that is being removed.
             is_removed = name not in after and manifest_name(name) not in left
             assert is_removed or left in (before.get(name, {}), after.get(name, {})), (
@@ -221,9 +223,9 @@ class Bench:
         self.is_as_undisturbed(stage, folder)
 
     def is_as_undisturbed(self, stage: Stage, folder: Path, *besides: str) -> None:
-        after, found = state(self.base / f"after {stage.name}"), state(folder)
-        for name in (after.keys() | found.keys()).difference(besides):
-            assert found.get(name) == after.get(name), f"{name} differs from an undisturbed run"
+        after, now = state(self.base / f"after {stage.name}"), state(folder)
+        for name in (after.keys() | now.keys()).difference(besides):
+            assert now.get(name) == after.get(name), f"{name} differs from an undisturbed run"
         left = sorted(path.name for path in folder.glob(".*"))
         assert not left, f"left behind: {left}"
 
@@ -240,6 +242,7 @@ def refused(ended: Ended, *words: str) -> None:
 
 
 def kill_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Killed (SIGKILL) at a random moment: same bytes in the end."""
     killed = False
     while not killed:
         with bench.copy(bench.initial(stage, rng)) as folder:
@@ -287,6 +290,7 @@ def writes(bench: Bench, stage: Stage, start: Path) -> int:
 
 
 def kill_before_a_write(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Killed before a random change to a file: same bytes in the end."""
     start = bench.initial(stage, rng)
     last = writes(bench, stage, start)
     # Half of the tries at the end, where results are committed.
@@ -324,11 +328,17 @@ def small_disk(bench: Bench, size: int) -> Iterator[Path]:
 
 def outputs(bench: Bench, stage: Stage) -> list[Path]:
     after = bench.base / f"after {stage.name}"
-    found = (path for path in after.rglob("*") if path.is_file())
-    return [path for path in found if path.relative_to(after).as_posix()[:3] == stage.name[:3]]
+    files = (path for path in after.rglob("*") if path.is_file())
+    return [path for path in files if path.relative_to(after).as_posix()[:3] == stage.name[:3]]
+
+
+def draw_output(bench: Bench, stage: Stage, rng: np.random.Generator) -> str:
+    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
+    return path.relative_to(bench.base / f"after {stage.name}").as_posix()
 
 
 def fill_the_disk(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Disk full (a small tmpfs): refused; with room, same bytes in the end."""
     start = bench.initial(stage, rng)
     need = sum(path.stat().st_size for path in outputs(bench, stage))
     have = sum(path.stat().st_size + 4096 for path in start.rglob("*"))
@@ -354,6 +364,7 @@ def limit_file_size(size: int) -> None:
 
 
 def limit_the_file_size(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Limit on file sizes: refused; without it, same bytes in the end."""
     start, after = bench.initial(stage, rng), bench.base / f"after {stage.name}"
     with bench.copy(start) as folder:
         before = state(folder)
@@ -419,21 +430,16 @@ DAMAGES = (truncate, flip_a_bit, empty, replace_by_a_pickle, replace_by_another_
 DAMAGES += (replace_by_another_dtype,)
 
 
-UNREAD = ("01_images.parquet", "05_per_query.parquet")
-
-
 def reader(name: str) -> Stage | None:
-    """The next stage that reads a file, if any."""
-    if name.startswith(("04_hnsw/graphs/", "06_")) or name in UNREAD:
+    """The next stage that reads a file and says so where it is damaged, if any."""
+    if name.startswith(("04_hnsw/graphs/", "05_per_query", "06_")):
         return None
-    number = int(name[:2])
-    return STAGES[number + 1 if name == "03_exact_distances.npy" else number]
+    return STAGES[4 if name == "02_rows.parquet" else int(name[:2])]
 
 
 def damage(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
-    spoil = DAMAGES[int(rng.integers(len(DAMAGES)))]
-    name = path.relative_to(bench.base / f"after {stage.name}").as_posix()
+    """A file cut off, a bit flipped, emptied, replaced: the next stage names what mends it."""
+    name, spoil = draw_output(bench, stage, rng), DAMAGES[int(rng.integers(len(DAMAGES)))]
     with bench.copy(bench.finished) as folder:
         spoil(folder / name, rng)
         next_stage = reader(name)
@@ -461,6 +467,7 @@ def damage(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
 
 
 def start_two(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """A second process: refused, the first is named and undisturbed."""
     with bench.copy(bench.initial(stage, rng)) as folder:
         process = bench.start(stage, folder)
         deadline = time.monotonic() + 60
@@ -483,6 +490,7 @@ def start_two(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
 
 
 def start_two_at_once(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Two at the same moment: one works, the other is refused or finds it done."""
     with bench.copy(bench.initial(stage, rng)) as folder:
         link = folder.parent / "by another name"
         link.symlink_to(folder)
@@ -506,6 +514,7 @@ def obey_permissions() -> None:
 
 
 def forbid_writing(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Read-only folder: refused; what is up to date is reported so."""
     with bench.copy(bench.base / f"after {stage.name}") as folder:
         folders = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
         for path in folders:
@@ -522,8 +531,8 @@ def forbid_writing(bench: Bench, stage: Stage, rng: np.random.Generator) -> None
 
 
 def forbid_reading(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
-    name = path.relative_to(bench.base / f"after {stage.name}").as_posix()
+    """A file that must not be read: refused, the file is named."""
+    name = draw_output(bench, stage, rng)
     with bench.copy(bench.finished) as folder:
         (folder / name).chmod(0)
         ended = bench.run(reader(name) or stage, folder, prepare=obey_permissions)
@@ -536,7 +545,7 @@ def forbid_reading(bench: Bench, stage: Stage, rng: np.random.Generator) -> None
 
 
 def link_out(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    """A file of the folder is a link to elsewhere: read, never written through."""
+    """Files that are links to elsewhere: read; replaced, not written through."""
     start = bench.base / f"other {stage.name}"
     with bench.copy(start) as folder:
         before = state(folder)
@@ -557,7 +566,7 @@ def link_out(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
 
 
 def link_a_folder(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    """A folder in the folder is a link to elsewhere: nothing is written there."""
+    """A folder inside is a link: refused, nothing is written there."""
     with bench.copy(bench.base / f"other {stage.name}") as folder:
         before = state(folder)
         elsewhere = folder.parent / "elsewhere"
@@ -581,6 +590,7 @@ def link_a_folder(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
 
 
 def link_the_results(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """The results folder is a link: works."""
     with bench.copy(bench.initial(stage, rng)) as folder:
         link = folder.parent / "link"
         link.symlink_to(folder)
@@ -590,7 +600,7 @@ def link_the_results(bench: Bench, stage: Stage, rng: np.random.Generator) -> No
 
 
 def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    """``--results`` is a file, lies below one, or is a link to nothing."""
+    """`--results` is a file, below one, or a dead link: refused."""
     with bench.copy(bench.base / "before 01_images") as folder:
         file = folder / "file"
         file.write_text("precious")
@@ -601,28 +611,21 @@ def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
         assert len(list(folder.iterdir())) == 2
 
 
-# What is tried, and what must hold each time.
-FAULTS = {
-    kill_at_a_moment: ("killed (SIGKILL) at a random moment", "same bytes in the end"),
-    kill_before_a_write: ("killed before a random change to a file", "same bytes in the end"),
-    fill_the_disk: ("disk full (a small tmpfs)", "refused; with room, same bytes in the end"),
-    limit_the_file_size: ("limit on file sizes", "refused; without it, same bytes in the end"),
-    damage: (
-        "a file cut off, with a bit flipped, emptied, a pickle, of another shape or dtype",
-        "the next stage names the script to run, which mends it",
-    ),
-    start_two: ("a second process", "refused, the first is named and undisturbed"),
-    start_two_at_once: (
-        "two at the same moment",
-        "one works, the other is refused or finds it done",
-    ),
-    forbid_writing: ("read-only folder", "refused; what is up to date is reported so"),
-    forbid_reading: ("a file that must not be read", "refused, the file is named"),
-    link_out: ("files that are links to elsewhere", "read; replaced, not written through"),
-    link_a_folder: ("a folder inside is a link", "refused, nothing is written there"),
-    link_the_results: ("the results folder is a link", "works"),
-    name_a_file: ("`--results` is a file, below one, or a dead link", "refused"),
-}
+FAULTS = (
+    kill_at_a_moment,
+    kill_before_a_write,
+    fill_the_disk,
+    limit_the_file_size,
+    damage,
+    start_two,
+    start_two_at_once,
+    forbid_writing,
+    forbid_reading,
+    link_out,
+    link_a_folder,
+    link_the_results,
+    name_a_file,
+)
 
 
 def main() -> None:
@@ -643,7 +646,7 @@ def main() -> None:
                         fault(bench, stage, rng)
                     except AssertionError as error:
                         lost.append(f"{stage.name}, try {number}: {error}")
-            name, promise = FAULTS[fault]
+            name, _, promise = fault.__doc__.rstrip(".").rpartition(": ")
             rows.append(f"| {name} | {promise} | {args.tries * len(STAGES)} | {len(lost)} |")
             print("\n".join([rows[-1], *lost]), file=sys.stderr, flush=True)
     print("| fault | what must hold | tries | lost |\n| --- | --- | --- | --- |")

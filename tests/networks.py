@@ -4,15 +4,17 @@ import torch
 from torch import nn
 from torchvision.models import resnet50
 
-from drift.images import backbones, embedding
+from drift.images import RESIZE, backbones, embedding
 
 
 def load(model, weights=None, seed=0):
     return backbones.load(model, weights, seed)
 
 
-def prepare(pixels, backbone, **settings):
-    return embedding.preprocess(torch.from_numpy(pixels), backbone, **settings)
+def prepare(pixels, backbone, resize=RESIZE):
+    return embedding.normalize(
+        embedding.resize_and_crop(torch.from_numpy(pixels), resize), backbone
+    )
 
 
 def embed(pixels, backbone, **settings):

@@ -4,6 +4,7 @@ import json
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import skimage.data
 import torch
@@ -14,13 +15,15 @@ from torchvision.models import ResNet50_Weights
 
 from drift import InputError
 from drift.images import backbones, embedding
+from drift.pipeline.results import manifest_hash, write_json
+from drift.pipeline.stage import Stage
+from drift.stages.embed import read_rows
 from tests.networks import embed, load, prepare
-from tests.test_vectors import save_objects
 
 
-def pil_pipeline(backbone, resize=256):
+def by_pil(pixels, backbone, resize=256):
     """The notebook's preprocessing: one image at a time, by way of Pillow."""
-    return transforms.Compose(
+    transform = transforms.Compose(
         [
             transforms.Resize(resize),
             transforms.CenterCrop(224),
@@ -28,10 +31,6 @@ def pil_pipeline(backbone, resize=256):
             transforms.Normalize(backbone.mean, backbone.std),
         ]
     )
-
-
-def by_pil(pixels, backbone, resize=256):
-    transform = pil_pipeline(backbone, resize)
     return torch.stack([transform(Image.fromarray(image)) for image in pixels])
 
 
@@ -39,101 +38,83 @@ def cosines(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
+def as_backbone(network, dim=3):
+    return backbones.Backbone(network, dim, (0.5,) * 3, (0.5,) * 3, "weights.pth")
+
+
+class Means(nn.Module):
+    """The mean of each channel, after whatever `look` does with the batch."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.look = look
+
+    def forward(self, x):
+        self.look(x)
+        return x.mean((2, 3))
+
+
+def extractor_of_means(look, batch_size):
+    """An extractor whose network is not traced."""
+    extract = embedding.Extractor(as_backbone(nn.Identity()), batch_size=batch_size)
+    extract._network = Means(look)
+    return extract
+
+
 # Preprocessing
 
 
-@pytest.mark.parametrize("size", [96, 300])
+@pytest.mark.parametrize("resize", [224, 232, 256, 300])
 @pytest.mark.parametrize("name", ["random_resnet", "efficientnet"])
-def test_preprocess_is_the_pipeline_of_pillow(name, size, crops, request):
+def test_preprocessing_is_the_pipeline_of_pillow(name, resize, crops, request):
     backbone = request.getfixturevalue(name)
-    if size != 96:
-        whole = skimage.data.coffee()
-        crops = np.stack([whole[:300, left : left + 300] for left in (0, 150, 300)])
-    prepared = prepare(crops, backbone)
-    expected = by_pil(crops, backbone)
-
-    assert prepared.shape == (len(crops), 3, 224, 224)
-    assert prepared.dtype == torch.float32
+    whole = skimage.data.coffee()
+    squares = np.stack([whole[:300, left : left + 300] for left in (0, 150, 300)])
     # Of 255 levels of gray one, where the two round to another side.
     one_level = 1 / 255 / min(backbone.std)
-    assert (prepared - expected).abs().max() <= 1.01 * one_level
-    assert (prepared - expected).abs().mean() <= 0.05 * one_level
+    for pixels in (crops, squares, whole[None]):
+        prepared = prepare(pixels, backbone, resize)
+        assert (prepared.shape, prepared.dtype) == ((len(pixels), 3, 224, 224), torch.float32)
+        difference = (prepared - by_pil(pixels, backbone, resize)).abs()
+        assert difference.max() <= 1.01 * one_level
+        assert difference.mean() <= 0.05 * one_level
 
 
-def test_preprocess_resizes_an_image_that_is_not_square_by_its_short_side(random_resnet):
-    photograph = skimage.data.coffee()[None]
-    difference = prepare(photograph, random_resnet) - by_pil(photograph, random_resnet)
-
-    assert difference.abs().max() <= 1.01 / 255 / min(random_resnet.std)
-
-
-def test_preprocess_normalizes_each_channel_with_its_own_mean():
-    gray = np.full((1, 96, 96, 3), 255, np.uint8) * np.array([1, 0, 0], np.uint8)
+def test_each_channel_is_normalized_with_its_own_mean():
+    red = np.full((1, 96, 96, 3), 255, np.uint8) * np.array([1, 0, 0], np.uint8)
     backbone = backbones.Backbone(nn.Identity(), 0, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "none")
-    values = prepare(gray, backbone).amax((0, 2, 3))
 
-    torch.testing.assert_close(values, torch.tensor([1.8, -0.8, -0.15]))
-
-
-def test_preprocess_leaves_the_images_as_they_were(crops, efficientnet):
-    before = crops.copy()
-    embed(crops[:2], efficientnet)
-
-    np.testing.assert_array_equal(crops, before)
-
-
-@pytest.mark.parametrize("name", ["random_resnet", "efficientnet"])
-def test_embeddings_are_those_of_the_pipeline_of_pillow(name, crops, request):
-    backbone = request.getfixturevalue(name)
-    embedded = embed(crops[:4], backbone)
-    with torch.inference_mode():
-        expected = backbone.network(by_pil(crops[:4], backbone)).numpy()
-
-    assert cosines(embedded, expected).min() >= 0.9999
+    torch.testing.assert_close(
+        prepare(red, backbone).amax((0, 2, 3)), torch.tensor([1.8, -0.8, -0.15])
+    )
 
 
 # Embedding
 
 
 @pytest.mark.parametrize("name", ["random_resnet", "efficientnet"])
-def test_embedding_does_not_depend_on_the_batch(name, crops, request):
-    backbone = request.getfixturevalue(name)
-    together = embed(crops, backbone)
-    apart = np.concatenate(
-        [embed(crops[rows], backbone) for rows in (slice(1), slice(1, 5), slice(5, 7))]
-    )
+def test_embeddings_are_those_of_the_pipeline_of_pillow_in_any_batches(name, crops, request):
+    backbone, before = request.getfixturevalue(name), crops.copy()
+    embedded = embed(crops, backbone)
+    with torch.inference_mode():
+        expected = backbone.network(by_pil(crops, backbone)).numpy()
+    assert cosines(embedded, expected).min() >= 0.9999
+    np.testing.assert_array_equal(crops, before, "the images are left as they were")
 
-    scale = np.abs(together).max()
-    np.testing.assert_allclose(apart, together, rtol=1e-4, atol=1e-5 * scale)
-
-
-def test_embedding_tells_images_apart(crops, efficientnet):
-    embedded = embed(crops[:4], efficientnet)
-
-    assert np.abs(embedded).sum(1).min() > 0
-    assert np.ptp(embedded, axis=0).max() > 0.1
-
-
-def test_embedding_takes_an_array_that_is_mapped_or_not_contiguous(crops, efficientnet, tmp_path):
-    np.save(tmp_path / "crops.npy", crops)
-    mapped = np.load(tmp_path / "crops.npy", mmap_mode="c")
-    channels_first = np.ascontiguousarray(crops.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
-    expected = embed(crops[:2], efficientnet)
-
-    np.testing.assert_array_equal(embed(mapped[:2], efficientnet), expected)
-    np.testing.assert_array_equal(embed(channels_first[:2], efficientnet), expected)
+    assert embedded.tobytes() == embed(crops, backbone).tobytes()
+    for batch_size in (1, 3):
+        in_batches = embed(crops, backbone, batch_size=batch_size)
+        scale = np.abs(embedded).max()
+        np.testing.assert_allclose(in_batches, embedded, rtol=1e-3, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_weights_that_give_no_finite_features_are_refused(poison, crops, tmp_path, random_weights):
-    state = torch.load(random_weights, weights_only=True)
-    state["layer4.2.bn3.bias"][5] = poison
-    path = tmp_path / "poisoned.pth"
-    torch.save(state, path)
-    backbone = load("resnet50", path)
+def test_weights_that_give_no_finite_features_are_refused(poison, crops):
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)).eval()
+    network[2].bias.data[1] = poison
 
-    with pytest.raises(ValueError, match=r"not finite.*poisoned\.pth"):
-        embed(crops[:2], backbone)
+    with pytest.raises(InputError, match=r"not finite.*weights\.pth"):
+        embed(crops[:2], as_backbone(network))
 
 
 # Speed that changes nothing
@@ -153,58 +134,18 @@ def test_batch_norm_is_folded_into_the_convolutions(name, request):
     assert batch_norms(backbone.network) == before, "the backbone is left as it is"
 
 
-class Untraceable(nn.Module):
-    """A network whose code looks at the values."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 5, 7, stride=32, bias=False)
-        self.norm = nn.BatchNorm2d(5)
-
-    def forward(self, x):
-        x = self.norm(self.conv(x)).mean((2, 3))
-        return x if x.sum() > 1e9 else x + 1
-
-
-def test_network_that_cannot_be_traced_is_taken_as_it_is(crops):
-    torch.manual_seed(0)
-    network = Untraceable().eval()
-    nn.init.uniform_(network.norm.running_mean)
-    backbone = backbones.Backbone(network, 5, (0.5,) * 3, (0.5,) * 3, "none")
-    with torch.inference_mode():
-        expected = network(prepare(crops, backbone)).numpy()
-
-    assert embedding.fold_batch_norm(network) is network
-    np.testing.assert_allclose(embed(crops, backbone), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [3, 100])
-def test_every_image_is_embedded_once_and_in_order(batch_size, crops, efficientnet):
-    expected = np.concatenate([embed(image[None], efficientnet) for image in crops])
-    embedded = embed(crops, efficientnet, batch_size=batch_size)
-
-    np.testing.assert_allclose(embedded, expected, rtol=1e-3, atol=1e-4)
-
-
 def test_batches_are_no_longer_than_asked_for(crops):
     seen = []
 
-    class Spy(nn.Module):
-        def forward(self, x):
-            seen.append((len(x), x.is_contiguous(memory_format=torch.channels_last)))
-            return x.mean((2, 3))
+    def look(batch):
+        seen.append((len(batch), batch.is_contiguous(memory_format=torch.channels_last)))
 
-    backbone = backbones.Backbone(Spy(), 3, (0.5,) * 3, (0.5,) * 3, "none")
-    extract = embedding.Extractor(backbone, batch_size=3)
-    seen.clear()  # what was traced
-    extract._network = backbone.network
-    extract(crops)
-
+    extractor_of_means(look, batch_size=3)(crops)
     assert seen == [(3, True), (3, True), (1, True)]
 
 
 def test_next_batch_is_read_while_the_network_computes(crops):
-    reading = [threading.Event() for _ in range(3)]
+    reading, computed = [threading.Event() for _ in range(3)], []
 
     class Images:
         def __len__(self):
@@ -214,42 +155,13 @@ def test_next_batch_is_read_while_the_network_computes(crops):
             reading[batch.start].set()
             return crops[batch]
 
-    class Network(nn.Module):
-        batch = 0
+    def look(batch):
+        computed.append(batch)
+        if len(computed) < 3:
+            assert reading[len(computed)].wait(timeout=60), "the next one is not being read"
+            assert not any(event.is_set() for event in reading[len(computed) + 1 :]), "only one"
 
-        def forward(self, x):
-            self.batch += 1
-            if self.batch < 3:
-                assert reading[self.batch].wait(timeout=60), "the next one is not being read"
-                assert not any(event.is_set() for event in reading[self.batch + 1 :]), "only one"
-            return x.mean((2, 3))
-
-    backbone = backbones.Backbone(nn.Identity(), 3, (0.5,) * 3, (0.5,) * 3, "none")
-    extract = embedding.Extractor(backbone, batch_size=1)
-    extract._network = Network()
-
-    assert len(extract(Images())) == 3
-
-
-def test_embedding_again_gives_the_same_bytes(crops, efficientnet):
-    first = embed(crops, efficientnet)
-
-    assert first.tobytes() == embed(crops, efficientnet).tobytes()
-
-
-@pytest.mark.parametrize("resize", [224, 232, 300])
-def test_resize_is_the_short_side_before_the_crop(resize, crops, random_resnet):
-    prepared = prepare(crops, random_resnet, resize=resize)
-    difference = prepared - by_pil(crops, random_resnet, resize)
-
-    assert difference.abs().max() <= 1.01 / 255 / min(random_resnet.std)
-    assert not torch.allclose(prepared, prepare(crops, random_resnet), atol=0.1)
-
-
-def test_resize_reaches_the_extractor(crops, efficientnet):
-    expected = embed(crops[:2], efficientnet)
-
-    assert cosines(embed(crops[:2], efficientnet, resize=300), expected).max() < 0.999
+    assert len(extractor_of_means(look, batch_size=1)(Images())) == 3
 
 
 def test_bf16_is_close_and_is_not_fp32(crops, efficientnet):
@@ -260,21 +172,24 @@ def test_bf16_is_close_and_is_not_fp32(crops, efficientnet):
     assert np.abs(exact - reduced).max() > 1e-3
 
 
-def test_compiled_network_embeds_the_same(crops):
+def test_compiled_network_embeds_the_same_and_is_compiled_once(crops, monkeypatch):
+    seen, compiler = [], torch.compile
+
+    def compile_eagerly(network, **options):  # half a minute faster
+        seen.append(options)
+        return compiler(network, backend="eager", dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=4, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    ).eval()
+    layers = (nn.Conv2d(3, 8, 3, stride=4, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     nn.init.uniform_(network[1].running_mean)
-    backbone = backbones.Backbone(network, 8, (0.5,) * 3, (0.5,) * 3, "none")
+    backbone = as_backbone(network, 8)
     torch._dynamo.utils.counters.clear()
     compiled = embed(crops, backbone, batch_size=3, compiled=True)
 
     np.testing.assert_allclose(compiled, embed(crops, backbone), rtol=1e-4, atol=1e-5)
+    assert seen == [{"dynamic": False, "options": {"freezing": True}}]
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs == 1, "the last batch, which is shorter, is not compiled for"
 
@@ -283,8 +198,18 @@ def test_compiled_network_embeds_the_same(crops):
 def test_device_that_this_machine_lacks():
     with pytest.raises(InputError, match="--device cuda"):
         embedding.choose_device("cuda")
-    assert embedding.choose_device("cpu") == "cpu"
     assert embedding.choose_device("auto") in ("cpu", "mps")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("name", ["efficientnet", "random_resnet"])
+def test_a_gpu_gives_the_features_of_the_cpu_and_the_same_bytes_twice(name, crops, request):
+    backbone = request.getfixturevalue(name)
+    expected = embed(crops, backbone)
+    features, again = (embed(crops, backbone, device="cuda", batch_size=4) for _ in range(2))
+    np.testing.assert_array_equal(again, features)
+    distance = np.linalg.norm(features - expected, axis=1)
+    assert (distance < 1e-3 * np.linalg.norm(expected, axis=1)).all()
 
 
 # From the command line
@@ -296,78 +221,52 @@ def drive(drive, tmp_path):
     return lambda script, *args: drive(script, *args, results=tmp_path / "results")
 
 
-STAGE_02 = "02_embed_resnet50.py"
+@pytest.fixture
+def stage02(drive):
+    return lambda *args: drive("02_embed_resnet50.py", *args)
+
+
+@pytest.fixture
+def few_crops(drive):
+    assert drive("01_download_stl10.py", "--dataset", "photos", "--n-images", 9)[0] == 0
 
 
 def manifest(tmp_path):
     return json.loads((tmp_path / "results/02_embeddings.json").read_text())
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float16])
-def test_from_file_takes_the_place_of_stages_01_and_02(dtype, drive, tmp_path):
+def test_from_file_takes_the_place_of_stages_01_and_02_and_is_read_again_when_changed(
+    stage02, tmp_path
+):
     path = tmp_path / "mine.npy"
-    array = np.random.default_rng(0).standard_normal((80, 12)).astype(dtype)
-    np.save(path, array)
-
-    status, out, err = drive(STAGE_02, "--from-file", path)
-    assert (status, err) == (0, "")
-    assert "mine.npy" in out
-    stored = np.load(tmp_path / "results/02_embeddings.npy")
-    assert stored.dtype == np.float32
-    np.testing.assert_array_equal(stored, array.astype(np.float32))
-    assert manifest(tmp_path)["inputs"] == {}
-    if dtype == np.float16:
-        return
-    later = (("03_exact_knn.py", "--k-max", 20), ("04_hnsw_search.py",), ("05_metrics.py",))
-    for script, *args in (*later, ("06_plots.py",)):
-        status, _, err = drive(script, *args)
+    for dtype in (np.float64, np.float16):
+        array = np.random.default_rng(0).standard_normal((80, 12)).astype(dtype)
+        np.save(path, array)
+        status, out, err = stage02("--from-file", path)
         assert (status, err) == (0, "")
-    assert (tmp_path / "results/06_report.html").exists()
+        assert "mine.npy" in out
+        assert "up to date" not in out
+        stored = np.load(tmp_path / "results/02_embeddings.npy")
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, array.astype(np.float32))
+        assert manifest(tmp_path)["inputs"] == {}
+    assert "up to date" in stage02("--from-file", path.rename(tmp_path / "moved.npy"))[1]
 
 
-def test_from_file_runs_again_when_the_file_has_changed(drive, tmp_path):
-    path = tmp_path / "mine.npy"
-    np.save(path, np.ones((5, 3)))
-    assert drive(STAGE_02, "--from-file", path)[0] == 0
-    assert "up to date" in drive(STAGE_02, "--from-file", path)[1]
-    path.rename(tmp_path / "moved.npy")
-    assert "up to date" in drive(STAGE_02, "--from-file", tmp_path / "moved.npy")[1]
+def test_bad_file_ends_in_one_line_and_loses_nothing(stage02, tmp_path):
+    def content():
+        return {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
 
-    np.save(path, np.full((5, 3), 2.0))
-    status, out, _ = drive(STAGE_02, "--from-file", path)
-    assert (status, "up to date" in out) == (0, False)
-    assert (np.load(tmp_path / "results/02_embeddings.npy") == 2).all()
-
-
-def write_nan(path):
-    array = np.ones((30, 4), np.float16)
-    array[17, 2] = np.nan
-    np.save(path, array)
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (write_nan, "row 17"),
-        (lambda path: np.save(path, np.full((3, 3), 1e39)), "rescale"),
-        (lambda path: np.save(path, np.ones(6)), "(6,)"),
-        (save_objects, "bad.npy"),
-        (lambda path: path.write_bytes(b""), "bad.npy"),
-        (lambda path: None, "bad.npy"),
-        (lambda path: path.mkdir(), "bad.npy"),
-    ],
-)
-def test_bad_file_ends_in_one_line_and_loses_nothing(write, message, drive, tmp_path):
     np.save(tmp_path / "good.npy", np.eye(4))
-    assert drive(STAGE_02, "--from-file", tmp_path / "good.npy")[0] == 0
-    before = (tmp_path / "results/02_embeddings.npy").read_bytes(), manifest(tmp_path)
-    write(tmp_path / "bad.npy")
-
-    status, out, err = drive(STAGE_02, "--from-file", tmp_path / "bad.npy")
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-    after = (tmp_path / "results/02_embeddings.npy").read_bytes(), manifest(tmp_path)
-    assert after == before
+    assert stage02("--from-file", tmp_path / "good.npy")[0] == 0
+    before = content()
+    np.save(tmp_path / "bad.npy", np.where(np.eye(4)[::-1], np.nan, 1)[1:])
+    for name, message in (("bad.npy", "row 0 of"), ("nowhere.npy", "missing")):
+        status, out, err = stage02("--from-file", tmp_path / name)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f"{name} " in err
+        assert message in err
+        assert content() == before
 
 
 @pytest.mark.parametrize(
@@ -380,33 +279,32 @@ def test_bad_file_ends_in_one_line_and_loses_nothing(write, message, drive, tmp_
         (("--precision", "fp16"), "fp16"),
         (("--batch-size", "0"), "--batch-size"),
         (("--model", "vit_h_14"), "IMAGENET1K_SWAG_LINEAR_V1"),
+        ((), ResNet50_Weights.IMAGENET1K_V2.url),  # out of reach
     ],
 )
-def test_bad_flags_end_in_one_line(args, message, drive, no_network, tmp_path):
-    assert drive("01_download_stl10.py", "--dataset", "photos", "--n-images", 2)[0] == 0
-    status, out, err = drive(STAGE_02, *args)
+def test_bad_flags_end_in_one_line(args, message, stage02, few_crops, no_network, tmp_path):
+    status, _, err = stage02(*args)
 
-    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert (status, err.count("\n")) == (2, 1)
     assert message in err
     assert not (tmp_path / "results/02_embeddings.npy").exists()
 
 
-def test_flags_reach_the_embeddings_and_the_manifest(drive, tmp_path, monkeypatch):
-    assert drive("01_download_stl10.py", "--dataset", "photos", "--n-images", 9)[0] == 0
+def test_flags_reach_the_embeddings_and_the_manifest(stage02, few_crops, tmp_path):
     random = ("--model", "resnet18", "--weights", "random")
-    seen = []
-    for args in ((), ("--seed", 1), ("--resize", 232), ("--precision", "bf16")):
-        status, _, err = drive(STAGE_02, *random, *args)
+    seen = set()
+    for args in (("--seed", 1), ("--resize", 232), ("--precision", "bf16")):
+        status, _, err = stage02(*random, *args)
         assert (status, err.count("\n")) == (0, 1)
         assert "random weights" in err
-        seen.append((tmp_path / "results/02_embeddings.npy").read_bytes())
-    assert len(set(seen)) == len(seen)
+        seen.add((tmp_path / "results/02_embeddings.npy").read_bytes())
+    assert len(seen) == 3
     parameters = manifest(tmp_path)["parameters"]
     assert parameters.items() >= {"weights": "random, seed 0", "precision": "bf16"}.items()
     assert parameters["resize"] == 256
 
     # Up to date: nothing is loaded, and no warning of the weights.
-    status, out, err = drive(STAGE_02, *random, "--precision", "bf16")
+    status, out, err = stage02(*random, "--precision", "bf16")
     assert (status, err) == (0, "")
     assert "up to date" in out
     crops = np.load(tmp_path / "results/01_images.npy")
@@ -414,21 +312,64 @@ def test_flags_reach_the_embeddings_and_the_manifest(drive, tmp_path, monkeypatc
     np.testing.assert_array_equal(np.load(tmp_path / "results/02_embeddings.npy"), expected)
 
 
-def test_weights_out_of_reach_end_in_one_line(drive, no_network):
-    assert drive("01_download_stl10.py", "--dataset", "photos", "--n-images", 2)[0] == 0
-    status, _, err = drive(STAGE_02)
-
-    assert (status, err.count("\n")) == (2, 1)
-    assert ResNet50_Weights.IMAGENET1K_V2.url in err
-    assert "--weights FILE" in err
+# What is known of the rows
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-@pytest.mark.parametrize("name", ["efficientnet", "random_resnet"])
-def test_a_gpu_gives_the_features_of_the_cpu_and_the_same_bytes_twice(name, crops, request):
-    backbone = request.getfixturevalue(name)
-    expected = embed(crops, backbone)
-    features, again = (embed(crops, backbone, device="cuda", batch_size=4) for _ in range(2))
-    np.testing.assert_array_equal(again, features)
-    distance = np.linalg.norm(features - expected, axis=1)
-    assert (distance < 1e-3 * np.linalg.norm(expected, axis=1)).all()
+def test_groups_and_labels_of_images_outlive_their_table(stage02, few_crops, tmp_path):
+    results, random = tmp_path / "results", ("--model", "resnet18", "--weights", "random")
+    assert stage02(*random)[0] == 0
+    images = pd.read_parquet(results / "01_images.parquet")
+    rows = pd.read_parquet(results / "02_rows.parquet")
+    pd.testing.assert_frame_equal(rows, images[["row", "group", "label"]])
+    for path in results.glob("01_*"):
+        path.unlink()
+
+    stage = Stage("05_metrics", results)
+    groups, labels = read_rows(stage)
+    np.testing.assert_array_equal(groups, images["group"])
+    assert labels is None, "no image of photographs has a label"
+    assert set(stage.inputs) == {"02_rows.parquet"}
+
+
+def test_intervals_are_by_group_without_the_images(results, drive):
+    before = (results / "05_curves.parquet").read_bytes()
+    for path in results.glob("01_*"):
+        path.unlink()
+    status, _, err = drive("05_metrics.py", "--force")
+    assert (status, err) == (0, "")
+    assert (results / "05_curves.parquet").read_bytes() == before
+
+
+def test_groups_and_labels_of_a_parquet_file(stage02, tmp_path):
+    path, n = tmp_path / "mine.parquet", 40
+    array = np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)
+    ids = np.random.default_rng(1).permutation(n)
+    columns = {"id": ids, "emb": list(array[ids])}
+    pd.DataFrame(columns | {"label": ids % 3}).to_parquet(path)
+    assert stage02("--from-file", path)[0] == 0
+    groups, labels = read_rows(Stage("05_metrics", tmp_path / "results"))
+    assert groups is None
+    np.testing.assert_array_equal(labels, np.arange(n) % 3)
+
+    pd.DataFrame(columns | {"group": [f"patient {i % 7}" for i in ids]}).to_parquet(path)
+    assert stage02("--from-file", path)[0] == 0
+    groups, labels = read_rows(Stage("05_metrics", tmp_path / "results"))
+    assert labels is None
+    np.testing.assert_array_equal(groups, np.arange(n) % 7)
+    table = pd.read_parquet(tmp_path / "results/02_rows.parquet")
+    assert table.dtypes.astype(str).tolist() == ["int32", "int32", "int16"]
+    np.testing.assert_array_equal(np.load(tmp_path / "results/02_embeddings.npy"), array)
+
+
+def test_embeddings_of_an_earlier_version_without_rows_are_made_again(stage02, tmp_path):
+    np.save(tmp_path / "mine.npy", np.eye(3))
+    assert stage02("--from-file", tmp_path / "mine.npy")[0] == 0
+    old = manifest(tmp_path)
+    del old["outputs"]["02_rows.parquet"], old["parameters"]["labels"]
+    write_json(tmp_path / "results/02_embeddings.json", old | {"sha256": manifest_hash(old)})
+    (tmp_path / "results/02_rows.parquet").unlink()
+
+    with pytest.raises(InputError, match=r"02_rows.parquet is missing: run 02_embed_resnet50.py"):
+        read_rows(Stage("05_metrics", tmp_path / "results"))
+    assert "up to date" not in stage02("--from-file", tmp_path / "mine.npy")[1]
+    assert read_rows(Stage("05_metrics", tmp_path / "results")) == (None, None)

@@ -70,13 +70,52 @@ def assert_is_nearest(embeddings, k, from_outside=False):
     return got
 
 
-def test_random_vectors():
-    assert_is_nearest(np.random.default_rng(0).normal(size=(400, 24)).astype(np.float32), k=20)
-    assert_is_brute_force(coarse_normal(400, 24), k=20)
+def assert_is_in_order(embeddings, queries, k):
+    """Same ids, and distances up to rounding; where the order is that of float64 alone."""
+    got = ExactSearch(embeddings).neighbors(queries, k)
+    ids, distances = brute_force(embeddings, queries, k)
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
 
 
-def test_clustered_vectors():
-    assert_is_brute_force(clustered(400, 16), k=30)
+def grid():
+    axis = np.arange(7)
+    return np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3).astype(np.float32)
+
+
+def with_duplicates(different):
+    return coarse_normal(different, 8)[np.random.default_rng(1).integers(different, size=400)]
+
+
+# Vectors and k. Powers of two scale every distance without rounding.
+VECTORS = {
+    "random": (coarse_normal(400, 24), 20),
+    "one dimension": (coarse_normal(300, 1), 15),
+    "clustered": (clustered(400, 16), 30),
+    "many duplicates": (with_duplicates(20), 30),
+    "more duplicates than are proposed": (with_duplicates(3), 10),
+    "all rows equal": (np.ones((200, 5), np.float32), 7),
+    "a simplex, with equal distances": (np.eye(150, dtype=np.float32), 10),
+    "a grid full of ties": (grid(), 20),
+    "a common offset": (coarse_normal(300, 16) + np.float32(1000), 20),
+    "tiny": (coarse_normal(300, 16) * np.float32(2.0**-20), 20),
+    "huge": (coarse_normal(300, 16) * np.float32(2.0**20), 20),
+    "all other rows": (coarse_normal(100, 6), 99),
+    "all other rows, more than are proposed": (coarse_normal(200, 6), 199),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_lists_are_those_of_brute_force(name, from_outside):
+    assert_is_brute_force(*VECTORS[name], from_outside=from_outside)
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (1000, 1), (0, 1e-6), (0, 1e6)])
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_normal_vectors_of_any_origin_and_scale(offset, scale, from_outside):
+    x = np.random.default_rng(0).normal(size=(300, 16)) + offset
+    assert_is_nearest(x.astype(np.float32) * np.float32(scale), 20, from_outside)
 
 
 def test_tight_clusters_far_from_each_other_and_from_the_mean():
@@ -88,35 +127,6 @@ def test_tight_clusters_far_from_each_other_and_from_the_mean():
     assert got.recomputed > 0
 
 
-def test_many_duplicates():
-    x = coarse_normal(20, 8)[np.random.default_rng(1).integers(20, size=400)]
-    got = assert_is_brute_force(x, k=30)
-    assert (got.distances == 0).sum() > 400
-
-
-def test_more_duplicates_than_the_search_proposes():
-    x = coarse_normal(3, 8)[np.random.default_rng(1).integers(3, size=400)]
-    assert_is_brute_force(x, k=10)
-    assert_is_brute_force(x, k=10, from_outside=True)
-
-
-def test_all_rows_equal():
-    assert_is_brute_force(np.ones((200, 5), np.float32), k=7)
-    assert_is_brute_force(np.ones((200, 5), np.float32), k=7, from_outside=True)
-
-
-def test_simplex_where_all_distances_are_equal():
-    got = assert_is_brute_force(np.eye(150, dtype=np.float32), k=10)
-    assert (got.distances == np.float32(np.sqrt(2))).all()
-
-
-def test_integer_grid_full_of_ties():
-    axis = np.arange(7)
-    grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(-1, 3).astype(np.float32)
-    assert_is_brute_force(grid, k=20)
-    assert_is_brute_force(grid, k=20, from_outside=True)
-
-
 @pytest.mark.parametrize("dimension", [3, 64, 2048])
 def test_near_ties_are_ordered_as_in_double(dimension):
     # Rows about the first one, at distances that differ by no more than a float32 sum of squares is
@@ -126,10 +136,7 @@ def test_near_ties_are_ordered_as_in_double(dimension):
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     radii = 1 + 2.0**-23 * rng.uniform(0, 4000, size=(2000, 1))
     x = np.concatenate([np.zeros((1, dimension)), radii * directions]).astype(np.float32)
-    got = ExactSearch(x).neighbors(np.array([0]), 1000)
-    ids, distances = brute_force(x, np.array([0]), 1000, from_outside=False)
-    np.testing.assert_array_equal(got.indices, ids)
-    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+    assert_is_in_order(x, np.array([0]), 1000)
 
 
 @pytest.mark.parametrize("reversed_first", [False, True])
@@ -154,14 +161,7 @@ def test_order_holds_where_float32_sums_are_as_wrong_as_can_be(k):
         row[rng.choice(2048, size=16, replace=False) if rng.random() < 0.5 else np.arange(16)] = 1
     rows *= 1 + 2.0**-22 * rng.integers(0, 40, size=(100, 1))
     x = np.concatenate([np.zeros((1, 2048)), rows]).astype(np.float32)
-    assert_is_brute_force_of_first(x, k)
-
-
-def assert_is_brute_force_of_first(x, k):
-    got = ExactSearch(x).neighbors(np.array([0]), k)
-    ids, distances = brute_force(x, np.array([0]), k)
-    np.testing.assert_array_equal(got.indices, ids)
-    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+    assert_is_in_order(x, np.array([0]), k)
 
 
 TINY = {
@@ -180,11 +180,7 @@ TINY = {
 @pytest.mark.parametrize("values", TINY)
 def test_tiny_values_beside_others_keep_their_order(values, k):
     x = TINY[values](np.random.default_rng(0).normal(size=(300, 16))).astype(np.float32)
-    queries = np.arange(0, 300, 7)
-    got = ExactSearch(x).neighbors(queries, k)
-    ids, distances = brute_force(x, queries, k)
-    np.testing.assert_array_equal(got.indices, ids)
-    np.testing.assert_allclose(got.distances, distances, rtol=FLOAT32_ERROR)
+    assert_is_in_order(x, np.arange(0, 300, 7), k)
 
 
 def test_few_distances_of_ordinary_vectors_are_taken_twice():
@@ -200,42 +196,10 @@ def test_few_distances_of_ordinary_vectors_are_taken_twice():
     assert near_ties(close, 2, 64, False).tolist() == [[False, True, True, True, False, False]]
 
 
-def test_common_offset():
-    assert_is_brute_force(coarse_normal(300, 16) + np.float32(1000), k=20)
-    x = np.random.default_rng(0).normal(size=(300, 16)) + 1000
-    assert_is_nearest(x.astype(np.float32), k=20)
-
-
-def test_tiny_and_huge_scales():
-    # Powers of two next to 1e-6 and 1e6 scale every distance without rounding.
-    assert_is_brute_force(coarse_normal(300, 16) * np.float32(2.0**-20), k=20)
-    assert_is_brute_force(coarse_normal(300, 16) * np.float32(2.0**20), k=20)
-    x = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
-    assert_is_nearest(x * np.float32(1e-6), k=20)
-    assert_is_nearest(x * np.float32(1e6), k=20)
-
-
-def test_one_dimension():
-    assert_is_brute_force(coarse_normal(300, 1), k=15)
-
-
-def test_k_of_all_other_rows():
-    got = assert_is_brute_force(coarse_normal(100, 6), k=99)
-    assert (np.sort(got.indices, axis=1) == [sorted({*range(100)} - {q}) for q in range(100)]).all()
-    assert_is_brute_force(coarse_normal(100, 6), k=100, from_outside=True)
-
-
-def test_k_of_all_other_rows_with_more_rows_than_proposed():
-    assert_is_brute_force(coarse_normal(200, 6), k=199)
-
-
 def test_a_copy_from_outside_has_the_row_first():
     got = assert_is_brute_force(coarse_normal(200, 8), k=10, from_outside=True)
     np.testing.assert_array_equal(got.indices[:, 0], np.arange(200))
     assert (got.distances[:, 0] == 0).all()
-    assert_is_nearest(
-        np.random.default_rng(3).normal(size=(200, 8)).astype(np.float32), k=10, from_outside=True
-    )
 
 
 def test_subset_of_queries():
@@ -264,8 +228,10 @@ def test_recomputed_counts_the_uncertain_queries():
     assert ExactSearch(equal[:50]).neighbors(np.arange(50), 20).recomputed == 0
 
 
-def test_too_large_k_is_refused():
+def test_values_that_are_not_finite_and_too_large_k_are_refused():
     x = coarse_normal(30, 4)
+    with pytest.raises(ValueError, match="row 17 "):
+        ExactSearch(np.where(np.arange(30)[:, None] == 17, np.inf, x))
     rows, search = np.arange(30), ExactSearch(x)
     with pytest.raises(ValueError, match="29"):
         search.neighbors(rows, 30)
@@ -274,21 +240,6 @@ def test_too_large_k_is_refused():
     for protocol, most in (("study", 29), ("paper", 29), ("notebook", 30)):
         with pytest.raises(ValueError, match=f"at most {most} "):
             expanded_neighbors(x, rows, most + 1, Protocol(protocol))
-
-
-def test_values_that_are_not_finite_are_refused_by_row():
-    for value in (np.nan, np.inf, -np.inf):
-        x = coarse_normal(30, 4)
-        x[17, 2] = value
-        with pytest.raises(ValueError, match="row 17 "):
-            ExactSearch(x)
-
-
-def test_infinities_that_cancel_are_refused_by_row():
-    x = coarse_normal(30, 4)
-    x[11, 2], x[12, 2] = np.inf, -np.inf
-    with pytest.raises(ValueError, match="row 11 "):
-        ExactSearch(x)
 
 
 def test_neighbor_distances():

@@ -9,7 +9,7 @@ import skdim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.lid import embedded, mean_over_balls, sphere, torus
+from benchmarks.lid import mean_over_balls
 from drift import InputError, metrics
 from drift.exact import ExactSearch, expanded_neighbors
 from drift.protocols import Protocol
@@ -226,16 +226,6 @@ def test_barycenter_shift_is_exact_where_a_list_recovers_or_comes_back_short():
 
 
 @few_examples
-@given(neighborhoods())
-def test_shares_are_between_zero_and_one_and_overlap_is_no_more_than_recall_or_found(lists):
-    measured = computed(lists)
-    for name in ("overlap", "recall", "found"):
-        assert ((measured[name] >= 0) & (measured[name] <= 1)).all()
-    assert (measured["overlap"] <= measured["found"]).all()
-    assert (measured["overlap"] <= measured["recall"]).all()
-
-
-@few_examples
 @given(neighborhoods(), st.randoms(use_true_random=False))
 def test_order_of_ids_in_a_row_does_not_matter(lists, random):
     x, exact, _, ann, _ = lists
@@ -261,70 +251,48 @@ def test_equal_lists_do_not_differ():
         assert (measured[name] == 0).all()
 
 
-def test_overlap_and_found_with_missing_neighbors():
-    exact = np.array([[1, 2, 3, 4]] * 5)
-    ann = np.array([[1, 2, 3, 4], [4, 9, 1, 8], [2, 1, -1, -1], [-1] * 4, [9, 8, 7, 0]])
-    np.testing.assert_array_equal(metrics.neighborhood_overlap(exact, ann), [1, 0.5, 0.5, 0, 0])
-    np.testing.assert_array_equal(metrics.found(ann), [1, 1, 0.5, 0, 1])
-
-
-def test_missing_neighbors_on_both_sides_do_not_overlap():
-    exact = np.array([[1, 2, -1, -1]])
-    np.testing.assert_array_equal(
-        metrics.neighborhood_overlap(exact, np.array([[2, 5, -1, -1]])), [0.25]
-    )
-
-
-def test_overlap_of_the_largest_id_is_not_taken_for_a_missing_one():
-    np.testing.assert_array_equal(
-        metrics.neighborhood_overlap(np.array([[6, 9]]), np.array([[9, -1]])), [0.5]
-    )
-
-
-def test_overlap_of_lists_of_different_lengths_is_refused():
-    with pytest.raises(ValueError, match=r"one shape .* \(1, 2\) and \(1, 3\)"):
-        metrics.neighborhood_overlap([[1, 2]], [[1, 2, 3]])
+def test_overlap_and_found_by_hand():
+    exact = [[1, 2, 3, 4]] * 6 + [[1, 2, -1, -1]]
+    ann = [[1, 2, 3, 4], [4, 9, 1, 8], [2, 1, -1, -1], [-1] * 4, [9, 8, 7, 0], [4, -1, -1, -1]]
+    ann.append([2, 5, -1, -1])  # what is missing on both sides is not common
+    overlap = [1, 0.5, 0.5, 0, 0, 0.25, 0.25]
+    np.testing.assert_array_equal(metrics.neighborhood_overlap(exact, ann), overlap)
+    np.testing.assert_array_equal(metrics.found(ann), [1, 1, 0.5, 0, 1, 0.25, 0.5])
 
 
 def test_overlap_of_more_queries_than_fit_one_block():
-    # Ids near a million: each query's row of marks is a megabyte, and a block holds four.
-    rng = np.random.default_rng(0)
-    exact = np.stack([rng.choice(1_000_000, 20, replace=False) for _ in range(11)])
-    ann = exact.copy()
-    for row in range(11):
-        ann[row, row:] = -1
-    np.testing.assert_allclose(metrics.neighborhood_overlap(exact, ann), np.arange(11) / 20)
-
-
-def test_recall_counts_ties_and_not_what_is_missing():
-    exact = np.array([[1, 2, 2]] * 5, np.float32)
-    ann = [[1, 2, 2], [2, 2, 2], [1, 2, 3], [1, INF, INF], [INF, INF, INF]]
-    np.testing.assert_allclose(
-        metrics.recall(exact, np.array(ann, np.float32)), [1, 1, 2 / 3, 1 / 3, 0]
+    exact = np.arange(100_000)[:, None] + np.arange(5)
+    ann = exact + np.arange(100_000)[:, None] % 6
+    np.testing.assert_array_equal(
+        metrics.neighborhood_overlap(exact, ann), (5 - np.arange(100_000) % 6) / 5
     )
 
 
-def test_recall_tolerates_one_part_in_a_million():
-    exact = np.array([[1.0, 2.0]] * 3)
-    ann = np.array([[1.0, 2 * (1 + 0.9e-6)], [1.0, 2 * (1 + 1.1e-6)], [2.1, 2.2]])
-    np.testing.assert_array_equal(metrics.recall(exact, ann), [1, 0.5, 0])
+def test_recall_by_hand():
+    exact = np.array([[1, 2, 2]] * 8, np.float32)
+    ann = [[1, 2, 2], [2, 2, 2], [1, 2, 3], [1, INF, INF], [INF] * 3, [2.1, 2.2, 2.3]]
+    # One part in a million is forgiven.
+    ann += [[1, 2, 2 * (1 + 0.9e-6)], [1, 2, 2 * (1 + 1.1e-6)]]
+    expected = [1, 1, 2 / 3, 1 / 3, 0, 0, 1, 2 / 3]
+    np.testing.assert_allclose(metrics.recall(exact, np.array(ann)), expected)
+
+
+def test_recall_of_the_same_neighbors_is_all_whatever_the_rounding():
+    x, exact_ids, exact, _, _ = spread_lists()
+    half = exact.astype(np.float16)
+    assert (half[:, -1] > exact[:, -1] * (1 + 1e-6)).any()
+    for sides in ((exact, half), (half, exact)):
+        assert (metrics.recall(*sides) == 1).all()
+    noisy = exact * np.float32(1 + 1e-4)
+    assert (metrics.recall(exact, noisy) < 1).all()
+    measured = metrics.compute_metrics(exact_ids, exact, {20: (exact_ids, noisy)}, x)
+    assert (measured["recall"] == 1).all()
 
 
 def test_mean_and_last_distance_of_short_rows():
     lengths = np.array([[1, 2, 6], [1, 2, INF], [3, INF, INF], [INF] * 3], np.float32)
     np.testing.assert_array_equal(metrics.mean_distance(lengths), [3, 1.5, 3, NAN])
     np.testing.assert_array_equal(metrics.kth_distance(lengths), [6, 2, 3, NAN])
-
-
-def test_recall_of_the_same_neighbors_is_all_in_half_precision_too():
-    exact = np.sort(np.random.default_rng(0).random((200, 10), np.float32), axis=1)
-    half = exact.astype(np.float16)
-    assert (half[:, -1] > exact[:, -1] * (1 + 1e-6)).any()
-    for sides in ((exact, half), (half, exact)):
-        assert (metrics.recall(*sides) == 1).all()
-    farther = exact.copy()
-    farther[:, -1] *= 1 + 1e-5
-    assert (metrics.recall(exact, farther) == 0.9).all()
 
 
 def test_barycenter_shift_of_full_short_and_empty_rows():
@@ -335,27 +303,6 @@ def test_barycenter_shift_of_full_short_and_empty_rows():
     shift = [math.hypot(a - 1, b - 1) for a, b in barycenters]
     np.testing.assert_allclose(
         metrics.barycenter_shift(x, exact, np.array(ann)), shift, rtol=1e-6, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("offset", [30, 1e4])
-def test_barycenter_shift_does_not_depend_on_the_origin(offset):
-    x, exact, _, ann, _ = spread_lists()
-    # Steps of 1/64, so that nothing is rounded where they are added to the offset.
-    x = np.round(64 * x) / np.float32(64)
-    np.testing.assert_allclose(
-        metrics.barycenter_shift(x + np.float32(offset), exact, ann),
-        metrics.barycenter_shift(x, exact, ann),
-        atol=1e-6 * np.abs(x).max(),
-    )
-
-
-def test_barycenter_shift_of_more_queries_than_fit_one_block():
-    x, exact, _, ann, _ = spread_lists(k=20)
-    repeats = 300
-    got = metrics.barycenter_shift(x, np.tile(exact, (repeats, 1)), np.tile(ann, (repeats, 1)))
-    np.testing.assert_allclose(
-        got, np.tile(metrics.barycenter_shift(x, exact, ann), repeats), rtol=1e-6
     )
 
 
@@ -521,14 +468,6 @@ def test_an_index_is_not_blamed_for_rounding_on_the_exact_side():
     assert (outside["recall"] == 1).all()
 
 
-def test_recall_is_at_least_overlap_whatever_the_rounding():
-    x, exact_ids, exact, _, _ = spread_lists()
-    noisy = exact * np.float32(1 + 1e-4)
-    measured = metrics.compute_metrics(exact_ids, exact, {20: (exact_ids, noisy)}, x)
-    assert (metrics.recall(exact, noisy) < 1).all()
-    assert (measured["recall"] == 1).all()
-
-
 INTEGERS = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64, ">i8"]
 
 
@@ -686,27 +625,6 @@ def test_lid_is_the_maximum_likelihood_estimate_of_another_package():
     np.testing.assert_allclose(metrics.lid(lengths) * 49 / 48, biased.dimension_pw_, rtol=1e-10)
 
 
-@pytest.mark.parametrize("manifold", [torus, sphere])
-@pytest.mark.parametrize("dimension", [2, 5, 10, 20])
-def test_lid_on_manifolds_in_64_dimensions_is_that_of_another_package(manifold, dimension):
-    rng = np.random.default_rng(0)
-    x = embedded(manifold(1000, dimension, rng), rng)
-    found = ExactSearch(x).neighbors(np.arange(1000), 100)
-    theirs = skdim.id.MLE(unbiased=True).fit_transform_pw(
-        x, precomputed_knn_arrays=(found.distances.astype(np.float64), found.indices)
-    )
-    np.testing.assert_allclose(metrics.lid(found.distances), theirs, rtol=1e-6)
-
-
-def test_lid_recovers_a_power_law():
-    # At distances with P(r < t) = t^D, ln(r_k / r_i) is exponential with mean 1 / D: of k = 100 and
-    # 2,000 queries the mean is D, with a relative error of 0.0023.
-    rng = np.random.default_rng(0)
-    for dimension in (1, 5, 30):
-        lengths = np.sort(rng.uniform(size=(2000, 100)) ** (1 / dimension), axis=1)
-        assert metrics.lid(lengths).mean() == pytest.approx(dimension, rel=0.01)
-
-
 def test_lid_on_flat_tori_of_known_dimension():
     n, k, rng = 4000, 100, np.random.default_rng(0)
     for dimension in (2, 5):
@@ -747,27 +665,13 @@ def test_lid_does_not_depend_on_the_unit():
 
 
 def test_lid_by_hand():
-    lengths = [
-        [1, math.e, math.e**2],
-        [0, 1, math.e],
-        [0, 0, 1],
-        [0, 0, 0],
-        [2, 2, 2],
-        [0, 2, 2],
-        [1, 2, 2],
-        [1, math.e, INF],
-        [1, INF, INF],
-        [0, 1, INF],
-        [INF, INF, INF],
-    ]
-    expected = [1 / 3, NAN, NAN, NAN, NAN, NAN, 1 / math.log(2), NAN, NAN, NAN, NAN]
-    np.testing.assert_allclose(metrics.lid(np.array(lengths)), expected, rtol=1e-12)
+    lengths = [[1, math.e, math.e**2], [1, 2, 2]]
+    np.testing.assert_allclose(metrics.lid(lengths), [1 / 3, 1 / math.log(2)], rtol=1e-12)
+    lengths = [[0, 1, math.e], [0, 0, 1], [0] * 3, [2] * 3, [0, 2, 2], [1, math.e, INF]]
+    assert np.isnan(metrics.lid([*lengths, [1, INF, INF], [0, 1, INF], [INF] * 3])).all()
     lengths = [[0, 1, math.e, math.e**2], [1, math.e, math.e, INF], [0, 1, 1, 1], [0, 0, 1, 2]]
     np.testing.assert_allclose(metrics.lid(lengths), [1 / 3, 1, NAN, NAN], rtol=1e-12)
-
-
-def test_lid_of_one_neighbor_is_not_a_number():
-    assert np.isnan(metrics.lid(np.array([[1.0], [0.0], [INF]]))).all()
+    assert np.isnan(metrics.lid([[1.0], [0.0], [INF]])).all()
 
 
 def test_hubness_and_orphans_of_known_in_degrees():
@@ -784,26 +688,6 @@ def test_hubness_and_orphans_of_known_in_degrees():
 def test_hubness_is_the_skewness_of_scipy(counts):
     expected = scipy.stats.skew(counts) if len(set(counts)) > 1 else 0
     assert metrics.hubness(np.array(counts)) == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-def test_ring_has_neither_hubs_nor_orphans():
-    rows = np.arange(9)
-    ring = metrics.occurrences(np.stack([(rows + 1) % 9, (rows - 1) % 9], axis=1), 9)
-    assert metrics.hubness(ring) == 0
-    assert metrics.orphans(ring) == 0
-
-
-def test_star_has_one_hub():
-    # Everyone's neighbor is row 0, whose neighbor is row 1: in-degrees n - 1, 1, 0, 0, ...
-    n = 50
-    star = np.zeros((n, 1), int)
-    star[0] = 1
-    counts = metrics.occurrences(star, n)
-    deviations = np.array([n - 1, 1] + [0] * (n - 2)) - 1
-    assert metrics.hubness(counts) == pytest.approx(
-        (deviations**3).mean() / (deviations**2).mean() ** 1.5
-    )
-    assert metrics.orphans(counts) == pytest.approx((n - 2) / n)
 
 
 def test_rows_beyond_the_largest_id_are_orphans():

@@ -6,47 +6,27 @@ import pytest
 
 from drift import InputError
 from drift.neighbor_lists import as_ids, refuse_faulty_lists
-from drift.pipeline.tasks.measure import NeighborFiles
 
 
-def lists(n=200, d=20, k=15, scale=1.0, queries=40):
-    """Vectors, and the neighbors of points that are none of them."""
+def lists(n, k, queries):
+    """The neighbors of points that are no rows."""
     rng = np.random.default_rng(0)
-    x = (scale * rng.normal(size=(n, d))).astype(np.float32)
-    points = (scale * rng.normal(size=(queries, d))).astype(np.float32)
+    x, points = (rng.normal(size=(size, 20)).astype(np.float32) for size in (n, queries))
     squared, indices = faiss.knn(points, x, k)
-    return x, points, indices, np.sqrt(squared)
-
-
-def check(indices, distances, x):
-    refuse_faulty_lists(indices, distances, "lists:", len(x))
-
-
-def test_files_of_any_whole_numbers_and_floats_are_read_by_rows(tmp_path):
-    _, _, indices, distances = lists(k=8)
-    files = NeighborFiles(tmp_path / "ids.npy", tmp_path / "distances.npy")
-    for ids, lengths in (("i4", "f4"), ("u2", "f2"), (">i8", ">f8")):
-        np.save(files.indices, indices.astype(ids))
-        np.save(files.distances, distances.astype(lengths))
-        read = files.read(5, 9, 3)
-        assert read[0].dtype in (np.int32, np.int64)
-        assert read[1].dtype.isnative
-        np.testing.assert_array_equal(read[0], indices[5:9, :3])
-        np.testing.assert_allclose(read[1], distances[5:9, :3], rtol=1e-3)
-    assert files.read(0, 40)[0].shape == (40, 8)
+    return indices, np.sqrt(squared)
 
 
 def test_faults_are_named_by_row_and_id_in_whichever_block_they_are():
-    x, _, indices, distances = lists(n=50, k=15, queries=40_000)
+    indices, distances = lists(n=50, k=15, queries=40_000)
     indices[39_000, 4] = indices[39_000, 9]
     with pytest.raises(InputError, match=f"row 39000 has an id twice: {indices[39_000, 4]}$"):
-        check(indices, distances, x)
+        refuse_faulty_lists(indices, distances, "lists", 50)
     indices[38_999, 4] = 10**12
     with pytest.raises(InputError, match=f"row 38999 has an id that is no row .*: {10**12}$"):
-        check(indices, distances, x)
+        refuse_faulty_lists(indices, distances, "lists", 50)
     indices[38_999, 4] = -3
     with pytest.raises(InputError, match="row 38999 has the id -3: ids are whole numbers from 0"):
-        check(indices, distances, x)
+        refuse_faulty_lists(indices, distances, "lists", 50)
 
 
 def test_lists_of_python_with_ids_that_only_some_types_hold():

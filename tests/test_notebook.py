@@ -2,7 +2,6 @@
 
 import math
 
-import faiss
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,15 +10,16 @@ from hypothesis import strategies as st
 
 from drift import metrics
 from drift.exact import ExactSearch, expanded_neighbors
-from drift.pipeline.tasks.measure import ComputeMetrics, NeighborFiles
 from drift.protocols import Protocol
 from drift.published import notebook
+from drift.stages.metrics import ComputeMetrics, NeighborFiles
 from tests.conftest import GRID
 from tests.test_metrics import INF, NAN, few_examples, neighborhoods
+from tests.test_paper import search
 
 
-def naive_lid_notebook(lengths):
-    s = [float(length) ** 2 for length in lengths]
+def naive_lid_notebook(s):
+    """Of squared distances."""
     if len(s) < 2 or s[-1] == INF:
         return NAN
     logs = [math.log(s_i / (s[-1] + 1e-12) + 1e-12) for s_i in s[:-1]]
@@ -28,30 +28,16 @@ def naive_lid_notebook(lengths):
 
 def notebook_loops(x):
     """Overlap, k-th squared distances, LID and barycenter shift, as the notebook computed them."""
-    n, d = x.shape
-    flat = faiss.IndexFlatL2(d)
-    flat.add(x)
-    hnsw = faiss.IndexHNSWFlat(d, 32)
-    hnsw.hnsw.efConstruction = 200
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    hnsw.add(x)
-    faiss.omp_set_num_threads(threads)
-    hnsw.hnsw.efSearch = 50
     rows = []
     for k in GRID:
-        exact_d, exact_i = flat.search(x, k)
-        ann_d, ann_i = hnsw.search(x, k)
-        for query in range(n):
-            e, a = exact_i[query], ann_i[query]
+        for exact_d, e, ann_d, a in zip(*search(x, k, 50), strict=True):
             shift = x[e].astype(np.float64).mean(axis=0) - x[a].astype(np.float64).mean(axis=0)
             row = {"k": k, "overlap": len(set(e) & set(a)) / k}
             row["barycenter_shift"] = np.linalg.norm(shift)
-            for side, squared in (("exact", exact_d[query]), ("ann", ann_d[query])):
+            for side, squared in (("exact", exact_d), ("ann", ann_d)):
                 s = squared.astype(np.float64)
                 row[f"kth_squared_distance_{side}"] = s[-1]
-                logs = np.log(s[:-1] / (s[-1] + 1e-12) + 1e-12)
-                row[f"lid_notebook_{side}"] = -1 / np.mean(logs)
+                row[f"lid_notebook_{side}"] = naive_lid_notebook(s)
             rows.append(row)
     return pd.DataFrame(rows).groupby("k").mean()
 
@@ -65,45 +51,30 @@ def test_notebook_lid_is_its_definition(lists, with_self):
         usable = lengths[:, 0] < lengths[:, -1]
         np.testing.assert_allclose(
             notebook.lid_notebook(lengths[usable]),
-            np.array([naive_lid_notebook(row) for row in lengths[usable]]),
+            [naive_lid_notebook(row) for row in lengths[usable].astype(float) ** 2],
             rtol=1e-9,
         )
 
 
-def test_notebook_lid_is_dominated_by_the_self_match():
-    lengths = np.array([[0, 8.0, 8.5, 9.0]])
-    logs = [math.log(1e-12), math.log(64 / 81), math.log(8.5**2 / 81)]
-    expected = -3 / sum(logs)
-    np.testing.assert_allclose(notebook.lid_notebook(lengths), [expected], rtol=1e-9)
-    assert expected == pytest.approx(3 / 27.6, rel=0.02)
-
-
-def test_notebook_metrics():
-    exact = np.array([[0, 1, 3], [0, 1, 2]], np.float32)
-    ann = np.array([[0, 1, 4], [0, 1, INF]], np.float32)
-    ids = np.array([[0, 1, 2], [0, 1, -1]])
-    computed = notebook.compute_metrics(exact, {3: (ids, ann)})
+def test_a_row_that_is_short_has_no_kth_distance_and_no_lid():
+    exact = [[0, 1, 2]] * 2, np.array([[0, 1, 3], [0, 1, 2]], np.float32)
+    ann = np.array([[0, 1, 2], [0, 1, -1]]), np.array([[0, 1, 4], [0, 1, INF]], np.float32)
+    computed = metrics.compute_metrics(*exact, {3: ann}, np.zeros((3, 2)), metrics=notebook.METRICS)
+    lids = [naive_lid_notebook(s) for s in ([0, 1, 9], [0, 1, 4], [0, 1, 16])]
+    expected = [[9, 4], [16, NAN], lids[:2], [lids[2], NAN]]
     assert list(computed) == [metric.name for metric in notebook.METRICS]
-    computed = {name: values for name, (values,) in computed.items()}
-    np.testing.assert_allclose(computed["kth_squared_distance_exact"], [9, 4])
-    np.testing.assert_allclose(computed["kth_squared_distance_ann"], [16, NAN])
-    np.testing.assert_allclose(
-        computed["lid_notebook_exact"], [naive_lid_notebook(row) for row in exact]
-    )
-    np.testing.assert_allclose(
-        computed["lid_notebook_ann"], [naive_lid_notebook(row) for row in ann]
-    )
+    np.testing.assert_allclose(np.concatenate(list(computed.values())), expected)
 
 
 @pytest.fixture
-def with_itself(tmp_path):
+def with_queries(tmp_path):
     """Lists by the notebook's protocol, and an index that returns the true neighbors."""
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(size=(600, 512)) @ rng.normal(size=(512, 512)) / 8, 0)
     x, queries, grid = x.astype(np.float32), np.arange(600), (10, 40)
     exact = expanded_neighbors(x, queries, grid[-1], Protocol.NOTEBOOK)
     assert (exact[1][exact[0] == queries[:, None]] > 0).mean() > 0.1, "noise at the self match"
-    found = ExactSearch(x).neighbors(queries, grid[-1], x)
+    true = ExactSearch(x).neighbors(queries, grid[-1], x)
 
     def save(name, *lists):
         files = NeighborFiles(tmp_path / f"{name}_ids.npy", tmp_path / f"{name}_distances.npy")
@@ -113,21 +84,21 @@ def with_itself(tmp_path):
 
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "queries.npy", queries)
-    ann = {k: save(f"k{k}", found.indices[:, :k], found.distances[:, :k]) for k in grid}
-    paths = tmp_path / "x.npy", tmp_path / "queries.npy", save("exact", *exact), {"run": ann}
-    return found, ComputeMetrics(*paths, Protocol.NOTEBOOK)
+    ann = {k: save(f"k{k}", true.indices[:, :k], true.distances[:, :k]) for k in grid}
+    paths = tmp_path / "x.npy", tmp_path / "queries.npy", save("exact", *exact), ann
+    return true, ComputeMetrics(*paths, Protocol.NOTEBOOK)
 
 
-def test_lid_and_recall_leave_rounding_of_the_self_match_out(with_itself):
-    found, task = with_itself
-    values = np.concatenate([task(block) for block in task.blocks("run")], axis=2)
-    measured = dict(zip(task.descriptions("run"), values, strict=True))
-    for i, k in enumerate(task.grid("run")):
-        direct = metrics.lid(found.distances[:, 1:k])
+def test_lid_and_recall_leave_rounding_of_the_self_match_out(with_queries):
+    true, task = with_queries
+    values = np.concatenate([task(block) for block in task.blocks()], axis=2)
+    measured = {m.name: column for m, column in zip(task.metrics, values, strict=True)}
+    for i, k in enumerate(task.ann):
+        direct = metrics.lid(true.distances[:, 1:k])
         np.testing.assert_allclose(measured["lid_ann"][i], direct, rtol=1e-6)
         np.testing.assert_allclose(measured["lid_exact"][i], direct, rtol=1e-3)
         np.testing.assert_allclose(
-            measured["mean_distance_exact"][i], found.distances[:, 1:k].mean(axis=1), rtol=1e-4
+            measured["mean_distance_exact"][i], true.distances[:, 1:k].mean(axis=1), rtol=1e-4
         )
         np.testing.assert_allclose(measured["distance_ratio"][i], 1, rtol=1e-4)
     assert (measured["recall"] == 1).all()

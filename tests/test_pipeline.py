@@ -1,29 +1,19 @@
 """The whole pipeline from the command line, as its users run it, on a few hundred photographs."""
 
-import itertools
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.spatial
 import scipy.stats
+import threadpoolctl
 
-from drift import metrics, vectors
-from drift.pipeline import blocks
+from drift import metrics
+from drift.pipeline import cli, code
 from drift.pipeline.results import Results
 from drift.pipeline.stage import Stage
-from drift.pipeline.tasks import exact, measure
-from drift.pipeline.tasks import graphs as graph_tasks
-from drift.published import notebook
-from tests.conftest import GRID, IN_SMALL_BLOCKS, PIPELINE, ROOT, RUNS, K, N, arguments
+from tests.conftest import GRID, PIPELINE, RUNS, K, N, restored_threads
 
 SEARCH = "04_hnsw_search.py"
 
@@ -90,7 +80,7 @@ def test_manifests_name_what_went_in_and_came_out(finished):
         *(f"04_hnsw/{r}/run.json" for r in RUNS),
     ]:
         manifest = json.loads((finished / name).read_text())
-        fields = {"stage", "parameters", "inputs", "outputs", "versions", "seconds", "date"}
+        fields = {"stage", "parameters", "inputs", "outputs", "versions", "seconds", "date", "code"}
         assert fields <= set(manifest), name
         assert set(manifest["machine"]) == {"processor", "threads"}
         for output, entry in manifest["outputs"].items():
@@ -101,22 +91,12 @@ def test_manifests_name_what_went_in_and_came_out(finished):
     manifest = json.loads((finished / "04_hnsw" / RUNS[1] / "run.json").read_text())
     expected = {"backend": "faiss", "M": 32, "ef_construction": 200, "ef_search": "k,50", "seed": 0}
     assert expected.items() <= manifest["parameters"].items()
-    assert (
-        set(manifest["search_seconds"])
-        == set(manifest["queries_per_second"])
-        == set(map(str, GRID))
-    )
+    assert list(manifest["search_seconds"]) == list(map(str, GRID))
     assert manifest["effective_ef"]["40"]["stops_after"] == 50
     assert manifest["graph"]["unreachable_rows"] >= 0
     assert manifest["graph"]["index_bytes"] > N * 1280 * 4
     assert manifest["build_seconds"] > 0
     assert manifest["peak_memory_bytes"] > 1e6
-    exact = np.load(finished / "03_exact_indices.npy")
-    assert list(manifest["summary"]) == ["10", "30", "40"]  # the first, the middle, the last
-    for k, shares in manifest["summary"].items():
-        ann = np.load(finished / f"04_hnsw/{RUNS[1]}/k{int(k):04d}_indices.npy")
-        overlap = metrics.neighborhood_overlap(exact[:, : int(k)], ann).mean()
-        assert shares == pytest.approx({"overlap": overlap, "found": (ann >= 0).mean()})
     norms = np.linalg.norm(np.load(finished / "02_embeddings.npy"), axis=1)
     mean_norm = json.loads((finished / "02_embeddings.json").read_text())["mean_norm"]
     assert mean_norm == pytest.approx(norms.mean())
@@ -124,9 +104,8 @@ def test_manifests_name_what_went_in_and_came_out(finished):
 
 def test_exact_lists_are_those_of_brute_force_in_double_precision(finished):
     embeddings = np.load(finished / "02_embeddings.npy").astype(np.float64)
-    squared = ((embeddings[:, None] - embeddings[None]) ** 2).sum(axis=2)
-    np.fill_diagonal(squared, np.inf)
-    distances = np.sqrt(squared).astype(np.float32)
+    distances = scipy.spatial.distance.cdist(embeddings, embeddings).astype(np.float32)
+    np.fill_diagonal(distances, np.inf)
     order = np.argsort(distances, axis=1, kind="stable")[:, :K]
     stored = np.load(finished / "03_exact_distances.npy")
     np.testing.assert_allclose(stored, np.take_along_axis(distances, order, axis=1), rtol=1e-6)
@@ -195,7 +174,7 @@ def test_a_second_run_finds_everything_up_to_date(finished, drive):
 
 
 def test_the_same_command_gives_the_same_bytes_and_then_its_table_again(finished, results, drive):
-    for script, *args in PIPELINE:
+    for script, *args in PIPELINE[:5]:
         status, first, _ = drive(script, *args, "--force", results=results)
         assert status == 0
         assert "up to date" not in first
@@ -205,6 +184,28 @@ def test_the_same_command_gives_the_same_bytes_and_then_its_table_again(finished
         assert "".join(line for line in lines if ": up to date in" not in line) == first
         assert len(lines) > first.count("\n")
     assert contents(results, ".npy", ".parquet") == contents(finished, ".npy", ".parquet")
+
+
+def test_a_stage_made_by_other_code_says_so_until_it_is_forced(results, drive, monkeypatch):
+    said = "made by other code; --force makes it again"
+    edited = "drift/set_differences.py"
+    monkeypatch.setitem(code.SOURCES, edited, code.SOURCES[edited] + b"# edited")
+    assert said not in drive(*PIPELINE[2], results=results)[1]
+    for _ in range(2):
+        assert said in drive(*PIPELINE[4], results=results)[1]
+    assert drive(*PIPELINE[4], "--force", results=results)[0] == 0
+    assert said not in drive(*PIPELINE[4], results=results)[1]
+
+
+def test_threads_bind_numpy_too(tmp_path, capsys, monkeypatch):
+    def main(args):
+        libraries = [i for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"]
+        print(*{library["num_threads"] for library in libraries})
+
+    monkeypatch.setattr("sys.argv", ["x", "--results", str(tmp_path), "--threads", "1"])
+    with restored_threads(), pytest.raises(SystemExit):
+        cli.run(main, cli.parser("x"))
+    assert capsys.readouterr() == ("1\n", "")
 
 
 @pytest.mark.parametrize(
@@ -233,38 +234,6 @@ def test_stale_results_are_refused_with_the_script_to_run(results, drive):
         assert "run 02_embed_resnet50.py again" in err
 
 
-def test_damaged_results_are_refused_with_the_script_to_run(results, drive):
-    path = results / "03_exact_distances.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    status, _, err = drive("05_metrics.py", results=results)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "run 03_exact_knn.py again" in err
-    status, out, _ = drive(*PIPELINE[2], results=results)
-    assert status == 0
-    assert "up to date" not in out
-
-
-@pytest.mark.parametrize(
-    ("script", "args", "label"),
-    [("03_exact_knn.py", ["--k-max", str(K)], "exact neighbors"), ("05_metrics.py", [], RUNS[0])],
-)
-def test_a_long_stage_says_how_long_after_its_first_block(
-    script, args, label, results, drive, monkeypatch
-):
-    def three_blocks(n, *_):
-        return vectors.row_blocks(n, 1, n // 3)
-
-    monkeypatch.setattr(exact, "row_blocks", three_blocks)
-    monkeypatch.setattr(measure, "row_blocks", three_blocks)
-    clock = itertools.count(0, 100)  # a block takes 100 s
-    monkeypatch.setattr(blocks, "time", SimpleNamespace(perf_counter=clock.__next__))
-    status, out, _ = drive(script, *args, "--force", results=results)
-    assert status == 0
-    assert out.startswith(f"{label}: about 4 minutes more\n")
-
-
 def test_a_table_over_different_grids_has_a_row_for_each_k(results, drive):
     args = ("--runs", "faiss:30", "--k-min", "15", "--k-step", "20", "--k-max", "35")
     assert drive(SEARCH, *args, results=results)[0] == 0
@@ -280,38 +249,35 @@ def test_a_table_over_different_grids_has_a_row_for_each_k(results, drive):
 
 
 def test_runs_accumulate_are_left_out_and_cleared(results, drive):
-    status, _, _ = drive("04_hnsw_search.py", "--runs", "faiss:7", "--seed", "3", results=results)
+    status, _, _ = drive(SEARCH, "--runs", "faiss:7", "--seed", "3", results=results)
     assert status == 0
     assert (results / "04_hnsw/faiss_M32_efc200_ef7_seed3/run.json").exists()
     status, _, err = drive("06_plots.py", results=results)
     assert status == 2
     assert "run 05_metrics.py again" in err
     assert drive("05_metrics.py", results=results)[0] == 0
-    runs = set(pd.read_parquet(results / "05_curves.parquet")["run"])
-    assert runs == {*RUNS, "faiss_M32_efc200_ef7_seed3"}
+    runs = {*RUNS, "faiss_M32_efc200_ef7_seed3"}
+    assert set(pd.read_parquet(results / "05_curves.parquet")["run"]) == runs
 
-    # Other exact lists: the runs searched beside the former ones are named and left out.
-    assert drive("03_exact_knn.py", "--k-max", "30", results=results)[0] == 0
+    # Longer exact lists are as good. Where they are shorter, a run is measured as far as they go.
+    assert drive("03_exact_knn.py", "--k-max", "50", results=results)[0] == 0
+    status, out, _ = drive("05_metrics.py", results=results)
+    assert (status, "left out" in out) == (0, False)
+    assert drive("03_exact_knn.py", "--k-max", "9", results=results)[0] == 0
     status, _, err = drive("05_metrics.py", results=results)
-    assert status == 2
-    assert "run 04_hnsw_search.py" in err
-    assert drive("04_hnsw_search.py", "--runs", "faiss:k,50", results=results)[0] == 0
+    assert (status, err.count("\n")) == (2, 1)
+    assert "run 03_exact_knn.py" in err
+    assert drive("03_exact_knn.py", "--k-max", "30", results=results)[0] == 0
+    assert drive(SEARCH, "--runs", "faiss:k,50", results=results)[0] == 0
+    assert len([*(results / "04_hnsw" / RUNS[1]).glob("*.npy")]) == 6, "no lists of the former grid"
     status, out, _ = drive("05_metrics.py", results=results)
     assert status == 0
-    assert out.count("left out: ") == 3
-    assert set(pd.read_parquet(results / "05_curves.parquet")["run"]) == {RUNS[1]}
+    assert out.count(" beyond k = 30 (the exact lists end there)\n") == 3
+    curves = pd.read_parquet(results / "05_curves.parquet")
+    assert set(curves["run"]) == runs and curves["k"].max() == 30
 
-    assert drive("04_hnsw_search.py", "--runs", "faiss:k,50", "--replace", results=results)[0] == 0
+    assert drive(SEARCH, "--runs", "faiss:k,50", "--replace", results=results)[0] == 0
     assert [path.name for path in (results / "04_hnsw").iterdir()] == [RUNS[1]]
-
-
-def test_a_shorter_grid_leaves_no_lists_of_the_former_one(results, drive):
-    assert (
-        drive("04_hnsw_search.py", "--runs", "faiss:50", "--k-max", "20", results=results)[0] == 0
-    )
-    assert len(list((results / "04_hnsw" / RUNS[0]).glob("*.npy"))) == 4
-    assert drive("05_metrics.py", results=results)[0] == 0
-    assert drive("06_plots.py", "--dpi", "40", results=results)[0] == 0
 
 
 def test_replace_names_what_it_removes_before_it_does(results, drive, monkeypatch):
@@ -337,44 +303,6 @@ def test_replace_names_what_it_removes_before_it_does(results, drive, monkeypatc
     assert line in out
     assert [path.name for path in folder.iterdir()] == RUNS[:1]
     assert "removing" not in drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)[1]
-
-
-def test_runs_on_one_graph_share_one_saved_file(finished, results, drive, monkeypatch):
-    def graph_of(run):
-        manifest = json.loads((results / "04_hnsw" / run / "run.json").read_text())
-        return manifest["build_seconds"], manifest["graph"]
-
-    def saved():
-        return {path.name: path.stat().st_mtime_ns for path in graphs.iterdir()}
-
-    graphs = results / "04_hnsw/graphs"
-    runs = ("--runs", "faiss:50", "faiss:k,50", "hnswlib:50")
-    # Its graphs are built anew: those of the present runs were not saved.
-    assert drive(SEARCH, *runs, "--save-index", results=results)[0] == 0
-    before = saved()
-    names = ("faiss_M32_efc200.faiss", "hnswlib_M32_efc200.hnswlib")
-    assert set(before) == {*names, "faiss_M32_efc200.json", "hnswlib_M32_efc200.json"}
-    assert not list(results.rglob("0*/*/*index*.faiss"))
-    manifest = json.loads((graphs / "faiss_M32_efc200.json").read_text())
-    assert list(manifest["outputs"]) == [f"04_hnsw/graphs/{names[0]}"]
-    assert list(manifest["inputs"]) == ["02_embeddings.npy"]
-
-    # Whoever searches it later loads it. With the flag or without, nothing is built or written.
-    with monkeypatch.context() as patched:
-        patched.setattr(graph_tasks, "build_index", lambda *_: pytest.fail("built anew"))
-        for flag in ("--save-index",), ():
-            status, out, _ = drive(SEARCH, *runs, *flag, results=results)
-            assert (status, out.count("up to date") >= 3) == (0, True)
-        status, _, _ = drive(SEARCH, "--runs", "faiss:2k", "hnswlib:k", results=results)
-        assert status == 0
-        assert drive(SEARCH, "--runs", "faiss:2k", "--replace", results=results)[0] == 0
-        # It spares the graph of the run that is asked for.
-        assert drive(SEARCH, "--runs", "faiss:50", results=results)[0] == 0
-    assert saved() == {name: time for name, time in before.items() if name.startswith("faiss")}
-    for run in ("faiss_M32_efc200_ef2k", RUNS[0]):
-        assert graph_of(run) == (manifest["build_seconds"], manifest["graph"])
-    kept = contents(results / "04_hnsw" / RUNS[0], ".npy")
-    assert kept == contents(finished / "04_hnsw" / RUNS[0], ".npy")
 
 
 def test_a_saved_graph_of_other_embeddings_or_a_damaged_one_is_not_searched(results, drive):
@@ -404,123 +332,17 @@ def test_a_saved_graph_of_other_embeddings_or_a_damaged_one_is_not_searched(resu
     assert (status, "built anew" in out) == (0, False)
 
 
-def test_graphs_in_a_folder_that_is_a_link_are_searched_and_left_alone(results, drive):
-    assert drive(SEARCH, "--runs", "faiss:9", "--m", "4", "--save-index", results=results)[0] == 0
-    elsewhere, link = results.parent / "elsewhere", results / "04_hnsw/graphs"
-    shutil.move(link, elsewhere)
-    link.symlink_to(elsewhere)
-    before = contents(elsewhere, ".faiss", ".json")
-    status, _, err = drive(SEARCH, "--runs", "faiss:50", "--save-index", results=results)
-    assert (status, err.count("\n")) == (2, 1)
-    assert str(link) in err and "is a link" in err
-    assert drive(SEARCH, "--runs", "faiss:11", "--m", "4", results=results)[0] == 0
-    status, out, _ = drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)
-    assert status == 0
-    assert "faiss_M4_efc200_ef9" in out
-    assert contents(elsewhere, ".faiss", ".json") == before
-
-
-KILLED = """
-import os, runpy, signal, sys
-from drift.indexes import search
-compute, left = search.approximate_neighbors, int(sys.argv.pop(1))
-def kill(*args):
-    global left
-    left -= 1
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return compute(*args)
-search.approximate_neighbors = kill
-sys.argv.pop(0)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-@pytest.mark.parametrize("searched", [0, 3])
-def test_killed_while_it_searches_it_does_not_build_the_graph_again(
-    searched, results, drive, monkeypatch
-):
-    runs = ("--runs", "faiss:5")  # less than any k: each is searched for by itself
-    assert drive(SEARCH, *runs, results=results)[0] == 0
-    folder = results / "04_hnsw/faiss_M32_efc200_ef5"
-    undisturbed = contents(folder, ".npy")
-    shutil.rmtree(folder)
-    command = [sys.executable, "-c", KILLED, str(searched), SEARCH, "--results", results, *runs]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    checkpoints = results / ".partial/04_hnsw--graphs--faiss_M32_efc200/checkpoints.jsonl"
-    build_seconds = json.loads(checkpoints.read_text().partition(" ")[2])[2]["build_seconds"]
-    assert not folder.exists()
-    # Another run that is up to date does not remove what this one waits for.
-    assert "up to date" in drive(SEARCH, "--runs", "faiss:50", results=results)[1]
-
-    monkeypatch.setattr(graph_tasks, "build_index", lambda *_: pytest.fail("built anew"))
-    assert drive(SEARCH, *runs, results=results)[0] == 0
-    assert json.loads((folder / "run.json").read_text())["build_seconds"] == build_seconds
-    assert contents(folder, ".npy") == undisturbed
-    assert not (results / ".partial").exists()
-    assert not (results / "04_hnsw/graphs").exists()
-
-
-def test_a_graph_is_not_left_behind_by_one_killed_after_its_last_search(
-    results, drive, monkeypatch
-):
-    commit = Stage.commit
-
-    def interrupt_after(stage, **facts):
-        commit(stage, **facts)
-        raise KeyboardInterrupt
-
-    runs = ("--runs", "faiss:9", "faiss:11")
-    for run in ("faiss_M32_efc200_ef9", "faiss_M32_efc200_ef11"):
-        with monkeypatch.context() as patched:
-            patched.setattr(Stage, "commit", interrupt_after)
-            assert drive(SEARCH, *runs, results=results)[0] == 130
-        assert (results / "04_hnsw" / run / "run.json").exists()
-        assert (results / ".partial/04_hnsw--graphs--faiss_M32_efc200").exists()
-    assert drive(SEARCH, *runs, results=results)[0] == 0
-    assert not (results / ".partial").exists()
-
-
-def test_the_notebooks_protocol_adds_its_own_quantities(results, drive):
-    protocol = ("--protocol", "notebook", "--k-max", "40")
-    for script, *args in [("03_exact_knn.py", *protocol), *PIPELINE[3:]]:
-        assert drive(script, *args, results=results)[0] == 0
-    ann = np.load(results / "04_hnsw" / RUNS[0] / "k0010_indices.npy")
-    assert (ann[:, 0] == np.arange(N)).mean() > 0.99
-    per_query = pd.read_parquet(results / "05_per_query.parquet")
-    assert {metric.name for metric in notebook.METRICS} <= set(per_query)
-    longest = per_query[(per_query["run"] == RUNS[0]) & (per_query["k"] == 40)]
-    last = np.load(results / "03_exact_distances.npy")[:, 39].astype(float) ** 2
-    np.testing.assert_allclose(longest["kth_squared_distance_exact"], last)
-
-
 def test_a_sample_of_queries_leaves_out_what_describes_whole_graphs(results, drive):
     assert drive("03_exact_knn.py", "--queries", "50", "--k-max", "20", results=results)[0] == 0
     queries = np.load(results / "03_queries.npy")
     assert len(queries) == 50
     assert (np.diff(queries) > 0).all()
-    for script, *args in (
-        ("04_hnsw_search.py",),
-        ("05_metrics.py",),
-        ("06_plots.py", "--dpi", "40"),
-    ):
+    for script, *args in PIPELINE[3:5]:
         assert drive(script, *args, results=results)[0] == 0
     curves = pd.read_parquet(results / "05_curves.parquet")
     assert not curves["metric"].str.contains("hubness|orphans").any()
     per_query = pd.read_parquet(results / "05_per_query.parquet")
     assert set(per_query["query"]) == set(queries)
-
-
-def test_embedding_with_resnet50_from_a_state_dict(random_weights, tmp_path, drive):
-    results = tmp_path / "results"
-    assert drive(*PIPELINE[0][:-1], "6", results=results)[0] == 0
-    args = ("--weights", random_weights)
-    status, _, err = drive("02_embed_resnet50.py", *args, results=results)
-    assert status == 0, err
-    embeddings = np.load(results / "02_embeddings.npy")
-    assert embeddings.shape == (6, 2048)
-    assert np.isfinite(embeddings).all()
 
 
 BAD_INPUT = [
@@ -595,7 +417,7 @@ def test_digits_that_float32_cannot_hold_are_warned_of(tmp_path, drive):
 
 
 def test_embeddings_that_are_not_finite_are_refused(results, drive):
-    stage = Stage("02_embeddings", arguments(results))
+    stage = Stage("02_embeddings", results)
     assert stage.begin({"made": "by hand"})
     embeddings = np.load(results / "02_embeddings.npy")
     embeddings[17, 3] = np.nan
@@ -615,35 +437,20 @@ def test_one_image_has_no_neighbors(tmp_path, drive):
     assert "1 row" in err
 
 
-def test_a_results_folder_that_cannot_be_is_one_line(tmp_path, drive):
-    (tmp_path / "file").write_text("precious")
-    for results in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/results")):
-        status, _, err = drive(*PIPELINE[0], results=results)
-        assert (status, err.count("\n")) == (2, 1), err
-        assert str(results) in err or str(results.parent) in err
-    assert (tmp_path / "file").read_text() == "precious"
-
-
 # Interrupted work, and a command with a typo in it.
 TYPOS = [
     ("01_download_stl10.py", ["--dataset", "folder", "--images", "nowhere"]),
-    ("01_download_stl10.py", ["--archive", "nowhere.tar.gz"]),
-    ("02_embed_resnet50.py", ["--model", "resnet5"]),
     ("02_embed_resnet50.py", ["--weights", "nowhere.pth"]),
-    ("02_embed_resnet50.py", ["--from-file", "nowhere.npy"]),
-    ("03_exact_knn.py", ["--k-max", "300"]),
     ("03_exact_knn.py", ["--queries", "301"]),
     ("04_hnsw_search.py", ["--runs", "faiss:50", "annoy:50"]),
-    ("04_hnsw_search.py", ["--k-max", "50"]),
     ("05_metrics.py", ["--embeddings", "x.npy"]),
-    ("05_metrics.py", ["--seeds", "1"]),
 ]
 OTHER = {
     "01_download_stl10.py": [*PIPELINE[0][1:], "--seed", "1"],
     "02_embed_resnet50.py": [*PIPELINE[1][1:], "--resize", "232"],
     "03_exact_knn.py": ["--k-max", "30"],
     "04_hnsw_search.py": ["--k-max", "30"],
-    "05_metrics.py": ["--seed", "1"],
+    "05_metrics.py": ["--force"],
 }
 
 
@@ -661,31 +468,8 @@ def test_a_typo_costs_nothing_of_interrupted_work(script, args, results, drive, 
         patched.setattr(Stage, "checkpoint", interrupt)
         status, _, err = drive(script, *OTHER[script], results=results)
     assert (status, err) == (130, f"{script}: interrupted; the same command resumes\n")
-    partial = contents(results / ".partial", ".npy", ".json", ".jsonl", ".faiss")
+    partial = contents(results / ".partial", ".npy", ".json", ".faiss")
     assert any(b"completed" in content for content in partial.values())
     status, _, err = drive(script, *args, results=results)
     assert (status, err.count("\n")) == (2, 1)
-    assert contents(results / ".partial", ".npy", ".json", ".jsonl", ".faiss") == partial
-
-
-def test_a_killed_stage_resumes(few_images, few_embedded, tmp_path, drive):
-    results = shutil.copytree(few_images, tmp_path / "results")
-    script, *args = (*IN_SMALL_BLOCKS, "--threads", "1")
-    command = [sys.executable, ROOT / script, "--results", results, *args]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    checkpoints = results / ".partial/02_embeddings/checkpoints.jsonl"
-    deadline = time.monotonic() + 300
-    while not (checkpoints.exists() and checkpoints.read_text().count("\n") >= 3):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (results / "02_embeddings.npy").exists()
-    stored = checkpoints.read_text().splitlines()
-    assert 3 <= len(stored) < 13
-
-    assert drive(script, "--model", "resnet5", results=results)[0] == 2
-    status, _, err = drive(script, *args, results=results)
-    assert status == 0, err
-    again = (results / "02_embeddings.npy").read_bytes()
-    assert again == (few_embedded / "02_embeddings.npy").read_bytes()
+    assert contents(results / ".partial", ".npy", ".json", ".faiss") == partial

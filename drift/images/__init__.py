@@ -1,16 +1,9 @@
-"""Where images come from, and how they become embeddings.
-
-What stands in this file is light: it imports none of the libraries that read images or embed them.
-"""
-
-from __future__ import annotations
+"""Where images come from, and how they become embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 # Side in pixels of what a network is given: the center of an image whose short side is RESIZE.
 CROP = 224

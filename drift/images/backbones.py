@@ -42,15 +42,8 @@ def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbo
     """Load one of `MODELS`, without its classifier.
 
     Its weights are given by a name of torchvision's, a state-dict file, or ``random``, for those
-    of a seed; without them it has its default ones.
-
-    Raises
-    ------
-    ConnectionError
-        When named weights are not in torch's cache and cannot be fetched.
-    InputError
-        When there is no such model, the weights are neither of these, a file does not hold weights
-        of this network, or named weights are for larger images.
+    of a seed; without them it has its default ones. Anything else is an InputError, and named
+    weights that cannot be fetched are a ConnectionError.
 
     References
     ----------
@@ -106,7 +99,6 @@ def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbo
 
 
 def _fetch_state_dict(model: str, named: models.WeightsEnum) -> StateDict:
-    """Weights that torchvision knows by name, from torch's cache or the network."""
     if min(named.meta["min_size"]) > CROP:
         others = [w.name for w in type(named) if min(w.meta["min_size"]) <= CROP]
         raise InputError(
@@ -124,7 +116,6 @@ def _fetch_state_dict(model: str, named: models.WeightsEnum) -> StateDict:
 
 
 def _read_state_dict(path: Path) -> StateDict:
-    """The names and tensors in a file, of which no code is run."""
     try:
         # Some files torch does not only refuse, but also warns of.
         with warnings.catch_warnings(action="ignore"):

@@ -1,37 +1,40 @@
-"""Fetch an archive over HTTP, resume after interruptions, check it, unpack single files of it."""
+"""Fetch an archive by curl, resume after interruptions, check it, unpack single files of it."""
 
+import contextlib
 import gzip
 import hashlib
+import io
 import os
+import re
 import shutil
+import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from subprocess import PIPE, Popen
 
 from tqdm import tqdm
 
 from drift import InputError, add_filename
 
 CHUNK = 1 << 20
-# Seconds without a byte after which a connection counts as dropped.
-TIMEOUT = 30.0
+# Not --retry: it throws away what came before. 30 s without a byte are a dropped connection.
+CURL = ("curl", "--silent", "--show-error", "--fail", "--location", "--globoff", "--no-buffer")
+CURL += ("--proto", "=http,https", "--dump-header", "/dev/stderr", "--connect-timeout", "30")
+CURL += ("--speed-limit", "1", "--speed-time", "30")
 # Seconds to wait before each new attempt; one that gets further than any before starts over here.
 BACKOFF = (1.0, 2.0, 4.0)
+# Another attempt is in vain after HTTP 4xx but for two, no HTTP, no address, no certificate, ...
+LASTING = r"error: 4(?!08|29)|curl: \((1|3|47|60)\)|it has"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A gzipped tar archive that is known beforehand, and what it is called on disk.
-
-    `size` is in bytes, `md5` in hexadecimal. `members` are the files in it that can be asked for:
-    size in bytes by name in the archive.
-    """
+    """A gzipped tar archive: size in bytes, MD5 in hexadecimal, sizes of its files by name."""
 
     url: str
     filename: str
@@ -40,47 +43,35 @@ class Archive:
     members: Mapping[str, int]
 
 
-class _Unavailable(Exception):  # noqa: N818
-    """Why the file did not come, and whether another attempt may do better."""
-
-
 def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: int = 0) -> Path:
     """Download an archive into a folder, maybe from a mirror, unless it is on disk already.
 
     What has arrived is kept in ``FILENAME.part`` until its size and checksum are verified, and an
     interrupted download resumes after it if the host can do that. The disk must have `room_beyond`
-    bytes free besides the archive.
-
-    Raises
-    ------
-    ConnectionError
-        When it cannot be fetched, or what came is something else.
-    InputError
-        When the disk has too little room, or a file of that name is something else.
+    bytes free besides the archive. Raises a ConnectionError when it cannot be fetched, or what
+    came is something else, and an InputError when a file of that name is, or there is no room.
     """
     url = url or archive.url
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no http or https address")
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / archive.filename
+    target, part = folder / archive.filename, folder / f"{archive.filename}.part"
     if target.exists():
         check(archive, target)
         return target
-    part = target.with_name(f"{target.name}.part")
     need, free = archive.size - _size(part) + room_beyond, shutil.disk_usage(folder).free
     if free < need:
         raise InputError(
             f"{folder} needs {need:,} bytes of free disk and has {free:,}, {need - free:,} too "
             "few: make room there, or take a folder on another disk"
         )
-    _download(archive, url, part)
+    (_download if shutil.which("curl") else _download_without_curl)(archive, url, part)
     if flaw := _flaw(archive, part):
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise ConnectionError(
             f"what came from {url} is not {archive.filename}, it {flaw}, and is removed"
         )
-    part.replace(target)
-    return target
+    return part.replace(target)
 
 
 def check(archive: Archive, path: Path) -> None:
@@ -95,20 +86,15 @@ def unpack(path: Path, members: Mapping[str, int], folder: Path) -> None:
     """Unpack some members of a gzipped tar archive into a folder, and nothing else it may hold.
 
     Each is moved into place, under its name in the archive, when it has its size in bytes. The
-    archive is read no further than the last of them.
-
-    Raises
-    ------
-    InputError
-        When the archive is damaged, lacks one of them, or holds something else under its name.
+    archive is read no further than the last. Raises an InputError when that is not in it.
     """
-    temporary, label = folder / ".unpacking", f"unpacking {path.name}"
-    missing = dict(members)
+    temporary, missing = folder / ".unpacking", dict(members)
+    size, options = path.stat().st_size, {"desc": f"unpacking {path.name}", "disable": None}
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with (
             path.open("rb") as file,
-            tqdm.wrapattr(file, "read", path.stat().st_size, desc=label, disable=None) as stream,
+            tqdm.wrapattr(file, "read", size, **options) as stream,
             tarfile.open(fileobj=stream, mode="r:gz") as tar,
         ):
             while missing and (member := tar.next()):
@@ -133,62 +119,49 @@ def unpack(path: Path, members: Mapping[str, int], folder: Path) -> None:
 
 def _download(archive: Archive, url: str, part: Path) -> None:
     """Bring `part` to the archive's size, in as many attempts as make progress and a few more."""
-    furthest, waits = _size(part), iter(BACKOFF)
-    options = {"initial": furthest, "unit": "B", "unit_scale": True, "disable": None}
-    with tqdm(desc=archive.filename, total=archive.size, **options) as bar:
-        while _size(part) < archive.size:
-            try:
-                for start, chunk in _chunks(archive, url, _size(part)):
+    start = furthest = _size(part)
+    waits, options = iter(BACKOFF), {"unit": "B", "unit_scale": True, "disable": None}
+    with tqdm(desc=archive.filename, total=archive.size, initial=start, **options) as bar:
+        while start < archive.size:
+            first, command = start, (*CURL, "--continue-at", str(start), url)
+            with Popen(command, stdout=PIPE, stderr=PIPE) as curl:
+                # Written by this process: when it is killed nobody goes on.
+                while start <= archive.size and (chunk := curl.stdout.read1(CHUNK)):
                     with add_filename(part), part.open("ab" if start else "wb") as file:
                         file.write(chunk)
-                    bar.update(start + len(chunk) - bar.n)
-            except _Unavailable as error:
-                (reason, passing), size = error.args, _size(part)
-                if size > furthest:
-                    furthest, waits = size, iter(BACKOFF)
-                wait = next(waits, None) if passing else None
-                if wait is None:
-                    kept = f"{size:,} of {archive.size:,} bytes are kept"
-                    raise ConnectionError(f"{url} cannot be fetched ({reason}), {kept}") from error
-                bar.set_postfix_str(f"{reason}, trying again")
-                time.sleep(wait)
+                    start += len(chunk)
+                    bar.update(start - bar.n)
+                curl.stdout.close()  # more than the archive has is another file, maybe endless
+                says = curl.stderr.read().decode(errors="replace")
+            if start > archive.size or (curl.returncode == 0 and (start > first or not first)):
+                return
+            reasons = re.findall("curl: .*", says) or [f"curl ends with status {curl.returncode}"]
+            if curl.returncode in (0, 33):  # no such range, HTTP 416, or no ranges at all
+                start, lengths = 0, re.findall(r"(?i)content-length: *(\d+)", says)
+                if curl.returncode == 0 or not lengths or int(lengths[-1]) == archive.size:
+                    continue
+                reasons = [f"it has {lengths[-1]} bytes, not {archive.size}"]
+            if start > furthest:
+                furthest, waits = start, iter(BACKOFF)
+            wait = None if re.search(LASTING, reasons[-1]) else next(waits, None)
+            if wait is None:
+                kept = f"{_size(part):,} of {archive.size:,} bytes are kept"
+                raise ConnectionError(f"{url} cannot be fetched ({reasons[-1]}), {kept}")
+            bar.set_postfix_str(f"{reasons[-1]}, trying again")
+            time.sleep(wait)
 
 
-def _chunks(archive: Archive, url: str, start: int) -> Iterator[tuple[int, bytes]]:
-    """Pieces of the archive with their places, from `start` on, or from 0 if the host must."""
+def _download_without_curl(archive: Archive, url: str, part: Path) -> None:
+    print("there is no curl: without it an interrupted download starts from the beginning")
+    part.unlink(missing_ok=True)
+    bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        start, response = _request(archive, url, start)
-        with response:
-            # More than the archive has is another file, maybe without an end.
-            while start <= archive.size and (chunk := response.read(CHUNK)):
-                yield start, chunk
-                start += len(chunk)
-    except (OSError, HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        raise _Unavailable(reason, isinstance(reason, OSError | IncompleteRead)) from error
-    if start < archive.size:
-        raise _Unavailable("the connection ended early", True)
+        from torchvision.datasets.utils import download_url
 
-
-def _request(archive: Archive, url: str, start: int) -> tuple[int, HTTPResponse]:
-    """From which byte of the archive on the host sends, `start` or 0, and its answer."""
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urlopen(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        response = error  # it is an answer as well
-    code, length = response.status, response.headers["Content-Length"]
-    if code == 200 and length in (None, str(archive.size)):
-        return 0, response
-    rest = f"bytes {start}-{archive.size - 1}/{archive.size}"
-    if code == 206 and response.headers["Content-Range"] == rest:
-        return start, response
-    response.close()
-    if start and code in (206, 416):
-        return _request(archive, url, 0)
-    if code == 200:
-        raise _Unavailable(f"it has {length} bytes, not {archive.size}", False)
-    raise _Unavailable(f"HTTP {code} {response.reason}", code >= 500 or code in (408, 429))
+        with contextlib.redirect_stderr(bar):
+            download_url(url, part.parent, part.name)
+    except (ImportError, OSError, HTTPException, ValueError, RuntimeError) as error:
+        raise ConnectionError(f"{url} cannot be fetched without curl ({error})") from error
 
 
 def _flaw(archive: Archive, path: Path) -> str | None:

@@ -17,27 +17,18 @@ from drift.images import BATCH_SIZE, CROP, RESIZE
 from drift.images.backbones import Backbone
 
 
-def preprocess(pixels: torch.Tensor, backbone: Backbone, resize: int = RESIZE) -> torch.Tensor:
-    """Scale images to what a backbone expects, as the study's notebook did.
-
-    From RGB, uint8 (B, S, S, 3), to float32 (B, 3, 224, 224), channels last in memory: short side
-    resized to `resize` (bilinear, antialiased), center cropped, normalized.
-    """
-    return normalize(resize_and_crop(pixels, resize), backbone)
-
-
 def resize_and_crop(pixels: torch.Tensor, resize: int) -> torch.Tensor:
-    """Images of 224 x 224 pixels, uint8 (B, 3, 224, 224), from images in the processor's memory.
+    """Resize the short side (bilinear, antialiased) and crop the center, as the notebook did.
 
-    There torch rounds between the two directions, as Pillow does. On a GPU it does not, and one
-    value in six is another.
+    From RGB, uint8 (B, S, S, 3), to uint8 (B, 3, 224, 224), in the processor's memory: there torch
+    rounds between the two directions, as Pillow does. On a GPU one value in six is another.
     """
     resized = functional.resize(pixels.permute(0, 3, 1, 2), [resize], antialias=True)
     return functional.center_crop(resized, [CROP])
 
 
 def normalize(cropped: torch.Tensor, backbone: Backbone) -> torch.Tensor:
-    """Images with the mean and deviation that a backbone was trained with."""
+    """Scale images to the moments of a backbone's training; float32, channels last in memory."""
     values = cropped.to(torch.float32, memory_format=torch.channels_last)
     moments = torch.tensor([backbone.mean, backbone.std], device=cropped.device)
     shift, scale = 255 * moments[:, :, None, None]
@@ -74,14 +65,7 @@ class Extractor:
         self._network = network
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Embed RGB images, uint8 (n, S, S, 3), batch by batch; float32 (n, d).
-
-        Raises
-        ------
-        InputError
-            When the network gives values that are not finite, when the device has no room for a
-            batch, or when the network cannot be compiled.
-        """
+        """Embed RGB images, uint8 (n, S, S, 3), batch by batch; float32 (n, d), finite."""
         features = np.empty((len(images), self.backbone.dim), np.float32)
         starts = range(0, len(images), self.batch_size)
         batches = [slice(start, start + self.batch_size) for start in starts]

@@ -3,26 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import skimage.data
 from PIL import Image, ImageOps
 
 from drift.images import ImageSet
 
 PHOTOGRAPHS = (
-    "astronaut",
-    "brick",
-    "camera",
-    "cell",
-    "chelsea",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "moon",
-    "retina",
-    "rocket",
+    *("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel"),
+    *("hubble_deep_field", "immunohistochemistry", "moon", "retina", "rocket"),
     "stereo_motorcycle",
 )
 # Sides in pixels: of the images, as in STL-10, and of the smallest square that is cut out for one.
@@ -54,6 +41,8 @@ class Crop:
 
 def photographs() -> dict[str, Image.Image]:
     """The photographs that come inside scikit-image's package, in RGB, by name."""
+    import skimage.data
+
     loaded = {}
     for name in PHOTOGRAPHS:
         pixels = getattr(skimage.data, name)()
@@ -67,12 +56,7 @@ def draw_crops(sizes: dict[str, tuple[int, int]], n: int, seed: int) -> list[Cro
     """Draw random squares: any photograph, any place, any scale, mirrored half of the time.
 
     The side is log-uniform from 64 pixels to the photograph's short side, the place uniform. The
-    first `n` are the same for every larger `n`.
-
-    Parameters
-    ----------
-    sizes : dict
-        Width and height of each photograph in pixels, by name.
+    first `n` are the same for every larger `n`. `sizes` are widths and heights, by name.
     """
     names, crops = list(sizes), []
     for photo, scale, left, top, mirror in np.random.default_rng(seed).random((n, 5)):

@@ -31,16 +31,11 @@ class PictureFolder:
     content: str
 
 
-def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
-    """Look for pictures in a folder and its subfolders.
+def scan_folder(root: Path, threads: int | None) -> PictureFolder:
+    """Look for pictures in a folder and its subfolders: InputError when there is none.
 
     A picture is what has the suffix of a format that Pillow reads. Hidden folders are not entered;
     links to folders are, once.
-
-    Raises
-    ------
-    InputError
-        When it is no folder, or nothing in it is a picture.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: name the one with your pictures by --images")
@@ -48,12 +43,9 @@ def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
     # Pillow opens a multi-picture file as a JPEG, and so knows it only as a format to write.
     suffixes = {suffix for suffix, name in known if name in Image.OPEN} | {".mpo"}
     files = sorted(_files(root, set()))
-    paths = [
-        path
-        for path in files
-        # Of what is no file, opening a pipe would wait forever.
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    ]
+    paths = [path for path in files if path.suffix.lower() in suffixes and path.name[0] != "."]
+    # Of what is no file, opening a pipe would wait forever.
+    paths = [path for path in paths if path.is_file()]
     ignored = len(files) - len(paths)
     if not paths:
         raise InputError(f"{root} holds no picture that Pillow knows, and {ignored} other files")
@@ -66,27 +58,15 @@ def scan_folder(root: Path, threads: int | None = None) -> PictureFolder:
 
 
 def folder_sample(
-    folder: PictureFolder,
-    n: int | None,
-    seed: int,
-    size: int,
-    strict: bool = False,
-    threads: int | None = None,
+    folder: PictureFolder, n: int | None, seed: int, size: int, strict: bool, threads: int | None
 ) -> ImageSet:
     """A random sample of the pictures of a folder, or all of them, in the order of their names.
 
     Every picture that is chosen is decoded once to see whether it is whole, and once more when it
-    is read; one that is broken is replaced by the next of the draw.
-
-    The sample is drawn without replacement; without `n` it is of all that are whole. Pictures are
-    brought to `size` pixels, see `square`. The source is the path of the file. The label is the
-    place of the first-level subfolder among those that hold pictures, sorted by name; -1 for
-    pictures that lie in none.
-
-    Raises
-    ------
-    InputError
-        When fewer than `n` pictures are whole, or none; with `strict`, when one is broken.
+    is read; one that is broken is replaced by the next of the draw. Pictures are brought to `size`
+    pixels, see `square`. The label is the place of the first-level subfolder among those that hold
+    pictures, sorted by name; -1 for pictures that lie in none. InputError when fewer than `n`
+    pictures are whole, or none; with `strict`, when one is broken.
     """
     paths = [folder.root / picture for picture in folder.pictures]
     # Names on a disk may be no text, and then cannot be stored as they are.
@@ -143,12 +123,8 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     """The center of a picture, its short side resized by Lanczos; RGB, uint8 (size, size, 3).
 
     It may have any mode. It is turned as its EXIF orientation says; alpha is composited on white;
-    16-bit gray is scaled to 8 bits.
-
-    Raises
-    ------
-    ValueError
-        For pixels that are floating-point or beyond 16 bits: nothing says which value is white.
+    16-bit gray is scaled to 8 bits. ValueError for pixels that are floating-point or beyond 16
+    bits: nothing says which value is white.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("F", "I")):
@@ -165,7 +141,6 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _files(folder: Path, entered: set[Path]) -> Iterator[Path]:
-    """Files of a folder and of its subfolders, but not of hidden ones."""
     if (place := folder.resolve()) in entered:
         return  # a link back up, or a second one to the same place
     entered.add(place)
@@ -195,7 +170,6 @@ def _folder_labels(pictures: list[Path]) -> np.ndarray:
 def _in_threads(
     function: Callable[[Any], Any], items: Iterable[Any], threads: int | None, label: str = ""
 ) -> list[Any]:
-    """Apply a function to each item; with a progress bar if that is given a label."""
     bar = {"desc": label, "disable": None if label else True}
     # What Pillow finds odd and reads nonetheless is read without a word.
     with warnings.catch_warnings(action="ignore"):

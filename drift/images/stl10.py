@@ -13,7 +13,7 @@ STL10_BYTES = 3 * STL10_SIDE**2
 
 
 def _member(split: str, kind: str) -> str:
-    """The file of a split's images, ``X``, or classes, ``y``, by its name in the archive."""
+    """The file of a split's images, ``X``, or classes, ``y``."""
     return f"stl10_binary/{split}_{kind}.bin"
 
 
@@ -45,14 +45,7 @@ def fetch_stl10(
     Files that exist in their full size are taken as they are: they were moved there when whole,
     out of an archive that was checked. `archive_file`, a copy of the archive on disk, is only read;
     without it the archive is fetched, maybe from a mirror, and kept in the folder too. Two
-    processes must not do this in one folder at a time.
-
-    Raises
-    ------
-    ConnectionError
-        When the archive is needed and cannot be fetched.
-    InputError
-        When a file on disk is not what it should be, or the disk has too little room.
+    processes must not do this in one folder at a time. Raises what `download.fetch` does.
     """
     missing = {}
     # The unlabeled split has no classes.
@@ -84,12 +77,8 @@ def stl10_sample(data_dir: Path, split: str, n: int, seed: int) -> ImageSet:
     """A random sample, without replacement, of a split that `fetch_stl10` has put into a folder.
 
     Images are of 96 x 96 pixels, in the order of the split, and mapped into memory, never loaded;
-    labels are 0 to 9, or -1 for the unlabeled split.
-
-    References
-    ----------
-    Coates, Lee and Ng (2011), An analysis of single-layer networks in unsupervised feature
-    learning.
+    labels are 0 to 9, or -1 for the unlabeled split. They are those of Coates, Lee and Ng (2011),
+    An analysis of single-layer networks in unsupervised feature learning.
     """
     path = data_dir / _member(split, "X")
     count = path.stat().st_size // STL10_BYTES

@@ -8,28 +8,36 @@ from typing import NamedTuple
 import numpy as np
 
 from drift.exact import by_distance, neighbor_distances
-from drift.indexes.base import Index
-from drift.indexes.config import SearchConfig
-from drift.indexes.policies import Value
+from drift.indexes.base import Index, Nearest
+from drift.indexes.run import Run, Value
 from drift.protocols import Protocol
 
 # A search is repeated until so many are done, or have taken so long together.
 MAX_SEARCHES, ENOUGH_SECONDS = 5, 0.1
 
 
-def group_shared_searches(
-    ks: Sequence[int], config: SearchConfig, protocol: Protocol
-) -> list[tuple[int, ...]]:
-    """Group the ks whose lists one search gives; the others are searched for by themselves.
+def group_shared_searches(ks: Sequence[int], run: Run, protocol: Protocol) -> list[tuple[int, ...]]:
+    """Group the ks whose lists one search gives; each other one has a search of its own.
 
     While the list asked for is no longer than efSearch, and that is the same for all of them, the
     libraries go the same way through the graph whatever k is: a shorter list is the beginning of a
     longer one, but for ties at its end, which `approximate_neighbors` looks after.
     """
+    ef = run.known_ef_search
     shared = tuple(
-        k for k in ks if config.shares_search(protocol.list_length(k), protocol.policy_length(k))
+        k
+        for k in ks
+        if ef and protocol.list_length(k) <= ef.value(protocol.policy_length(k)) == ef.smallest
     )
     return ([shared] if shared else []) + [(k,) for k in ks if k not in shared]
+
+
+class SearchBlock(NamedTuple):
+    """One search: the ks whose lists it gives, and the rows of the queries."""
+
+    ks: tuple[int, ...]
+    start: int
+    stop: int
 
 
 class SearchCost(NamedTuple):
@@ -62,18 +70,11 @@ def approximate_neighbors(
     embeddings: np.ndarray,
     max_searches: int | None = None,
 ) -> tuple[dict[int, NeighborLists], SearchCost]:
-    """Approximate neighbors of points, by one search for the longest of the lists asked for.
+    """Lists by k of the neighbors of points, by one search for the longest of them, and its cost.
 
     `points` are float32 (Q, d), `queries` (Q,) the rows of the `embeddings` (N, d) that they are.
-    There is more than one k only as `group_shared_searches` groups them.
-
-    Returns
-    -------
-    lists : dict of int to NeighborLists
-        For each k its lists.
-    cost : SearchCost
-        Of that search, without what ties at the ends of shorter lists cost beyond it: each k by
-        itself would be searched for at this cost.
+    There is more than one k only as `group_shared_searches` groups them. The cost is without what
+    ties at the ends of shorter lists take beyond it: that of a search for any k alone.
     """
     length = protocol.list_length(max(ks))
     longest, cost = timed_search(index, points, length, settings, max_searches)
@@ -105,7 +106,7 @@ def timed_search(
     length: int,
     settings: Mapping[str, Value],
     max_searches: int | None = None,
-) -> tuple[tuple[np.ndarray, np.ndarray], SearchCost]:
+) -> tuple[Nearest, SearchCost]:
     """`Index.search`, once more as long as all of it takes little time, and what one search took.
 
     A search of a few milliseconds is timed badly: whatever else the machine does in them counts.
@@ -114,9 +115,9 @@ def timed_search(
     seconds: list[float] = []
     while len(seconds) < (max_searches or MAX_SEARCHES) and sum(seconds) < ENOUGH_SECONDS:
         start = time.perf_counter()
-        found = index.search(points, length, settings)
+        neighbors = index.search(points, length, settings)
         seconds.append(time.perf_counter() - start)
-    return found, SearchCost(statistics.median(seconds), index.distance_computations)
+    return neighbors, SearchCost(statistics.median(seconds), index.distance_computations)
 
 
 def _tied_at_the_end(ids: np.ndarray, squared: np.ndarray, length: int) -> np.ndarray:

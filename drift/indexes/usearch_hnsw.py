@@ -7,62 +7,60 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
-from usearch.index import Index as UsearchIndex
 
-from drift import add_filename
-from drift.indexes.base import Index
-from drift.indexes.config import GraphConfig
-from drift.indexes.policies import Value
+from drift.indexes.base import Index, Nearest, save_whole
+from drift.indexes.run import Run, Value
+
+with contextlib.suppress(ImportError):  # `check` says so
+    from usearch.index import Index as UsearchIndex
 
 
 class UsearchHnsw(Index):
     """usearch's ``Index`` in Euclidean space, with vectors in float32 (its default is half)."""
 
-    def __init__(self, index: UsearchIndex):
+    packages, requirements = ("usearch.index",), "requirements-backends.txt"
+
+    def __init__(self, index: Any):
         self._index = index
 
     @classmethod
-    def build(cls, embeddings: np.ndarray, config: GraphConfig) -> Self:
+    def build(cls, embeddings: np.ndarray, run: Run) -> Self:
         n, d = embeddings.shape
         index = UsearchIndex(
             ndim=d,
             metric="l2sq",
             dtype="f32",
-            connectivity=config.M,
-            expansion_add=config.ef_construction,
+            connectivity=run.M,
+            expansion_add=run.ef_construction,
         )
-        order = config.insertion_order(n)
-        rows = np.arange(n) if order is None else order
-        index.add(rows, embeddings[rows], threads=config.build_threads)
+        rows = run.insertion_order(n)
+        index.add(rows, embeddings[rows], threads=run.build["threads"])
         return cls(index)
 
     @classmethod
-    def load(cls, path: Path, embeddings: np.ndarray, config: GraphConfig) -> Self:
+    def load(cls, path: Path, embeddings: np.ndarray, run: Run) -> Self:
         return cls(UsearchIndex.restore(str(path)))
 
     def save(self, path: Path) -> None:
-        self._save(path)
-        while path.stat().st_size < self._index.serialized_length:
-            # The library does not say why, or anything. What Python appends fails, and says it.
-            with add_filename(path), path.open("ab") as file:
-                file.write(bytes(1 << 20))
-            self._save(path)
+        def save(name: str) -> None:
+            with contextlib.suppress(RuntimeError):  # which does not say why
+                self._index.save(name)
 
-    def _save(self, path: Path) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._index.save(str(path))
+        save_whole(path, save, self._index.serialized_length)
 
-    def search(
-        self, points: np.ndarray, length: int, settings: Mapping[str, Value]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, points: np.ndarray, length: int, settings: Mapping[str, Value]) -> Nearest:
         # The library raises it to the length of the list by itself.
         self._index.expansion_search = settings["ef_search"]
         threads = faiss.omp_get_max_threads()  # what --threads sets
-        found = self._index.search(points, length, threads=threads)
-        self.distance_computations = found.computed_distances
-        ids, squared = found.keys.astype(np.int64), found.distances
-        ids[np.arange(length) >= found.counts[:, None]] = -1
-        return ids, squared
+        matches = self._index.search(points, length, threads=threads)
+        self.distance_computations = matches.computed_distances
+        if len(points) == 1:  # the library leaves out a dimension, and what is missing
+            gap = (0, length - len(matches))
+            ids = np.pad(matches.keys.astype(np.int64), gap, constant_values=-1)
+            return ids[None], np.pad(matches.distances, gap)[None]
+        ids = matches.keys.astype(np.int64)
+        ids[np.arange(length) >= matches.counts[:, None]] = -1
+        return ids, matches.distances
 
     def value_range(self, setting: str, length: int) -> tuple[int, int]:
         return length, max(length, len(self._index))

@@ -2,43 +2,29 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from drift.pipeline.stage import Stage
-
-Block = TypeVar("Block", bound=Hashable)
-Result = TypeVar("Result")
+from drift.pipeline.dask_workers import Block, Result
+from drift.pipeline.stage import Stage
 
 
 def compute_blocks(
-    stage: "Stage", task: Callable[[Block], Result], blocks: Sequence[Block], label: str
+    stage: Stage, task: Callable[[Block], Result], blocks: Sequence[Block], label: str
 ) -> Iterator[tuple[Block, Result]]:
     """Compute every block that the stage has no checkpoint of yet, with ``--scheduler`` unordered.
 
-    Store what comes, and call `stage.checkpoint`, before the next block is asked for.
-
-    Parameters
-    ----------
-    stage : Stage
-        With its `completed` blocks.
-    task : callable
-        From a block to its result, for a Dask cluster picklable. It writes nothing.
-    blocks : sequence
-        Names of the blocks, (start, stop) of some rows for instance.
-    label : str
-        What the progress bar calls the work. The bar is silent when the output is not a terminal.
+    Store what comes, and call `stage.checkpoint`, before the next block is asked for. The task, for
+    a Dask cluster picklable, writes nothing. `label` is what the progress bar calls the work; the
+    bar is silent when the output is not a terminal.
     """
     pending = [block for block in blocks if str(block) not in stage.completed]
-    workers = stage.args.workers
-    if workers is not None and pending:
+    if stage.workers is not None and pending:
         fields = [value for value in vars(task).values() if isinstance(value, Path)]
         reads = {*map(stage.results.path, stage.inputs), *fields}
-        results = workers.map_unordered(task, pending, reads)
+        results = stage.workers.map_unordered(task, pending, reads)
     else:
         results = _compute_here(task, pending, label)
     done = len(blocks) - len(pending)

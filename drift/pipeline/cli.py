@@ -8,18 +8,17 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
+
+import pandas as pd
 
 from drift import InputError
 from drift.pipeline import INTERRUPTED
 from drift.pipeline.dask_workers import DaskWorkers
-from drift.pipeline.environment import use_threads
+from drift.pipeline.environment import limit_threads
 from drift.pipeline.lock import lock_folder
 from drift.pipeline.results import Results
 from drift.pipeline.stage import finish_commits
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -130,7 +129,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     args = parser.parse_args()
     try:
         if args.threads is not None:
-            use_threads(args.threads)
+            limit_threads(args.threads)
         results, address = Results(args.results), args.scheduler
         workers = contextlib.nullcontext() if address is None else DaskWorkers(address)
         with lock_folder(results.root) as locked, workers as args.workers:
@@ -157,7 +156,7 @@ def print_text(sentences: list[str]) -> None:
     print("\n" + textwrap.fill(" ".join(sentences), 100))
 
 
-def print_table(title: str, table: "pd.DataFrame") -> None:
+def print_table(title: str, table: pd.DataFrame) -> None:
     """Print the short table with which a stage ends."""
     print(f"\n{title}")
     table = table.where(table.notna(), float("nan"))  # pandas would print None as it is

@@ -11,18 +11,16 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from drift import InputError
-from drift.pipeline.blocks import Block, Result
-from drift.pipeline.environment import check_worker, facts_of_worker, n_threads, use_threads
+from drift.pipeline.environment import check_worker, limit_threads, n_threads, worker_state
 
-if TYPE_CHECKING:
-    from distributed import Future
-
+Block = TypeVar("Block", bound=Hashable)
+Result = TypeVar("Result")
 LOCAL = "local"
 REQUIREMENTS = "requirements-cluster.txt"
 CONNECT_TIMEOUT = 10  # seconds, at the start and after a connection was lost
@@ -38,9 +36,8 @@ class DaskWorkers(ExitStack):
 
     def __init__(self, scheduler: str):
         super().__init__()
-        self._scheduler = scheduler
+        self._scheduler, self._client = scheduler, None
         self._where = "on this machine" if scheduler == LOCAL else f"at {scheduler}"
-        self._client = None
 
     def map_unordered(
         self, task: Callable[[Block], Result], blocks: Sequence[Block], reads: Iterable[Path]
@@ -48,34 +45,28 @@ class DaskWorkers(ExitStack):
         """Compute every block once, and give each with its result, in whatever order they come.
 
         The task is picklable, and equal to another one when it does the same; it reads these files.
-
-        Raises
-        ------
-        InputError
-            When Dask is not installed, the address is none, or a worker differs in what it has.
-        ConnectionError
-            When no scheduler answers, or the one there was is lost.
+        Raises an InputError when Dask is not installed, the address is none, or a worker differs
+        in what it has, and a ConnectionError when no scheduler answers, or it is lost.
         """
         if self._client is None:
             self._connect()
-        facts = facts_of_worker(reads)
+        state = worker_state(reads)
         with self._reporting_loss():
-            answers = self._client.run(check_worker, facts, on_error="return")
+            answers = self._client.run(check_worker, state, on_error="return")
         for address, answer in answers.items():
             # A worker that died this moment gives no answer, and gets no block.
             if isinstance(answer, Exception) and not isinstance(answer, OSError):
                 _fail(answer, f"the worker {address}")
-        waiting = iter(blocks)
-        pending: dict[Future, Block] = {}
+        waiting, pending = iter(blocks), {}  # the block of each future
         while True:
             with self._reporting_loss():
                 room = BLOCKS_PER_WORKER * max(1, len(self._client.nthreads())) - len(pending)
                 for block in itertools.islice(waiting, max(0, room)):
-                    future = self._client.submit(_compute, task, facts, block, pure=False)
+                    future = self._client.submit(_compute, task, state, block, pure=False)
                     pending[future] = block
                 if not pending:
                     return
-                future = self._completed(pending)
+                future = self._completed([*pending])
                 failed = future.status == "error"
                 outcome = future.exception() if failed else future.result()
                 if failed and isinstance(outcome, OSError) and outcome.errno is None:
@@ -96,13 +87,24 @@ class DaskWorkers(ExitStack):
         except ImportError as error:
             message = f"--scheduler needs Dask ({error}): pip install -r {REQUIREMENTS}"
             raise InputError(message) from error
-
-        address = self._start_cluster() if self._scheduler == LOCAL else self._scheduler
+        address = self._scheduler
+        if address == LOCAL:
+            # On more than four cores processes of several threads: each holds an index or vectors.
+            processes, threads = distributed.deploy.utils.nprocesses_nthreads(n_threads())
+            cluster = distributed.LocalCluster(
+                n_workers=processes,
+                threads_per_worker=threads,
+                host="127.0.0.1",
+                memory_limit=0,  # memory-mapped files would count
+                dashboard_address="127.0.0.1:0",  # any free port
+                silence_logs=logging.CRITICAL,
+            )
+            address = self.enter_context(cluster).scheduler_address
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # versions are compared by `check_worker`
-                # At once, since a client that fails of its address stays half open. When it is
-                # garbage it is closed, in any thread, which can keep the next one from starting.
+                # First, since a client that fails of its address stays half open, and is closed
+                # as garbage in any thread, which can keep the next one from starting.
                 distributed.comm.get_address_host(address)
                 self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT)
         except (ValueError, TypeError) as error:
@@ -122,23 +124,6 @@ class DaskWorkers(ExitStack):
             )
         self._wait_for_workers()
 
-    def _start_cluster(self) -> str:
-        """Start a scheduler that only this machine can reach, with workers that share its cores."""
-        import distributed
-        from distributed.deploy.utils import nprocesses_nthreads
-
-        # On more than four cores processes of several threads: each holds its own index or vectors.
-        processes, threads = nprocesses_nthreads(n_threads())
-        cluster = distributed.LocalCluster(
-            n_workers=processes,
-            threads_per_worker=threads,
-            host="127.0.0.1",
-            memory_limit=0,  # memory-mapped files would count
-            dashboard_address="127.0.0.1:0",  # any free port: another cluster may have the usual
-            silence_logs=logging.CRITICAL,
-        )
-        return self.enter_context(cluster).scheduler_address
-
     def _disconnect(self) -> None:
         # What was to be computed is computed, or has failed, which is what has to be reported.
         with suppress(OSError):
@@ -152,13 +137,13 @@ class DaskWorkers(ExitStack):
             print(f"the scheduler {self._where} has no worker: waiting for one", file=sys.stderr)
             self._client.wait_for_workers(1)
 
-    def _completed(self, pending: "dict[Future, Block]") -> "Future":
-        """A block that has come to an end."""
+    def _completed(self, futures: list[Any]) -> Any:
+        """The first of Dask's futures that has come to an end."""
         import distributed
 
         while True:
             try:
-                ended, _ = distributed.wait([*pending], CHECK_INTERVAL, "FIRST_COMPLETED")
+                ended, _ = distributed.wait(futures, CHECK_INTERVAL, "FIRST_COMPLETED")
             except TimeoutError:
                 self._wait_for_workers()
                 continue
@@ -180,7 +165,6 @@ class DaskWorkers(ExitStack):
 
 
 def _fail(error: Exception, worker: str, block: Any = None) -> NoReturn:
-    """Raise what a worker's failure means here."""
     import distributed
 
     if isinstance(error, distributed.KilledWorker):
@@ -199,27 +183,25 @@ def _fail(error: Exception, worker: str, block: Any = None) -> NoReturn:
 
 
 # In a worker, what it computes, with the files it has opened.
-_current: tuple[Callable[[Any], Any], dict[str, str | None]] | None = None
+_current: tuple[Callable[[Any], Any], Any] | None = None
 _one_at_a_time = threading.Lock()
 
 
-def _compute(task: Callable[[Block], Result], facts: dict[str, str | None], block: Block) -> Result:
-    """Compute a block, in a worker."""
+def _compute(task: Callable[[Block], Result], state: Any, block: Block) -> Result:
     from distributed import get_worker
 
     global _current
     worker = get_worker()
     with _one_at_a_time:
-        use_threads(worker.state.nthreads)
-        if _current != (task, facts):
+        limit_threads(worker.state.nthreads)
+        if _current != (task, state):
             _forget()  # two of them need not fit in memory
-            check_worker(facts, worker)
+            check_worker(state, worker)
             # A copy, to which Dask holds no reference: what it opens goes when it is forgotten.
-            _current = copy.copy(task), facts
+            _current = copy.copy(task), state
         return _current[0](block)
 
 
 def _forget() -> None:
-    """Let go of what this worker has opened and built."""
     global _current
     _current = None

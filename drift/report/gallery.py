@@ -16,31 +16,23 @@ VISIBLE_DRIFT = 0.95
 
 
 class DriftedQuery(NamedTuple):
-    """A query, and by rank some of its exact neighbors, and some returned in their place.
-
-    Of its neighbors `lost` were not returned, and `missing` places stayed empty. `exact` are the
-    nearest of those that were lost, and the nearest of those that were kept. Either table has the
-    columns ``row``, ``rank`` (from 1 on), ``distance`` and ``lost``.
-    """
+    """A query with tables of neighbors: ``row``, ``rank`` (from 1 on), ``distance``, ``lost``."""
 
     row: int
-    lost: int
-    missing: int
-    exact: pd.DataFrame
+    lost: int  # of its neighbors, that were not returned
+    missing: int  # places that stayed empty
+    exact: pd.DataFrame  # the nearest of those that were lost, and of those that were kept
     instead: pd.DataFrame
 
 
 class Gallery(NamedTuple):
-    """The queries that drifted most, the worst first, with a run, `label`, at a k.
-
-    `images` is uint8 (N, S, S, 3), and `table` is ``01_images.parquet``.
-    """
+    """The queries that drifted most, the worst first, with a run at a k."""
 
     queries: list[DriftedQuery]
-    label: str
+    label: str  # of the run
     k: int
-    images: np.ndarray
-    table: pd.DataFrame
+    images: np.ndarray  # uint8 (N, S, S, 3)
+    table: pd.DataFrame  # 01_images.parquet
 
     def name(self, row: int) -> str:
         """What to call an image: where it is from, without the folders of its owner, and label."""
@@ -50,15 +42,10 @@ class Gallery(NamedTuple):
 
 
 def choose(study: Study, run: str | None, k: int | None) -> tuple[str, int]:
-    """The run of stage 04, and the k, of which to show queries.
+    """The run of stage 04 and the k to show queries of; an InputError if not measured.
 
-    Without a run, the one with the least overlap. Without a k, the first at which that falls below
-    `VISIBLE_DRIFT`, or where it is least.
-
-    Raises
-    ------
-    InputError
-        When the run, or the k of the run, was not measured.
+    Without a run that with the least overlap, without a k the first at which it is below
+    `VISIBLE_DRIFT`, or its least.
     """
     if run is None:
         run = study.members[study.worst[0]][0]
@@ -83,13 +70,13 @@ def most_drifted(
     neighbors (Q, k). One that is a neighbor of another that was chosen before, or has it as one,
     shows nearly the same pictures, and is left out; so is one that kept everything.
     """
-    order = np.lexsort((-np.where(np.isnan(shift), np.inf, shift), overlap))
+    order = np.lexsort((-np.nan_to_num(shift, nan=np.inf), overlap))
     chosen: list[int] = []
     for i in order[overlap[order] < 1]:
         if len(chosen) == n:
             break
-        is_neighbor = np.isin(rows[i], exact_indices[chosen])
-        if not is_neighbor and not np.isin(rows[chosen], exact_indices[i]).any():
+        has_it = rows[i] in exact_indices[chosen]
+        if not has_it and not np.isin(rows[chosen], exact_indices[i]).any():
             chosen.append(int(i))
     return chosen
 
@@ -105,7 +92,7 @@ def gallery(
     """At most `n` queries, those that drifted most with a run of stage 04 at a k.
 
     `lists` are the queries (Q,), their exact ids and distances, and ids and distances of the run,
-    of shape (Q, k or more); `images` those of a `Gallery`, and their table.
+    (Q, k or more).
     """
     rows, *lists = lists
     lists = [part[:, :k] for part in lists]
@@ -127,10 +114,8 @@ def drifted_query(
     """At most `shown` neighbors of either list, of shape (k,), with id -1 for a missing one."""
     ranks = np.arange(1, len(exact_indices) + 1)
     exact = pd.DataFrame({"row": exact_indices, "rank": ranks, "distance": exact_distances})
-    ann = pd.DataFrame(
-        {"row": ann_indices, "rank": ranks, "distance": ann_distances, "lost": False}
-    )
-    exact["lost"] = ~exact["row"].isin(ann["row"])
+    ann = pd.DataFrame({"row": ann_indices, "rank": ranks, "distance": ann_distances})
+    exact["lost"], ann["lost"] = ~exact["row"].isin(ann["row"]), False
     instead = ann[~ann["row"].isin(exact["row"]) & (ann["row"] >= 0)]
     lost, kept = exact[exact["lost"]], exact[~exact["lost"]]
     # Those that were kept are shown beside those that were lost: what is it that is missing?

@@ -5,7 +5,6 @@ Its words and their order are in ``page.html.j2``, its look is in ``page.css``.
 
 import base64
 import io
-import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from drift.report.claims import claims
 from drift.report.experiments import comparison, is_same_data
 from drift.report.figures import Plot
 from drift.report.gallery import Gallery
+from drift.report.sentences import verdict
 from drift.report.study import Study
-from drift.report.verdict import drifters, verdict
 
 THUMBNAIL = 96  # pixels; small pictures stay as they are
 
@@ -29,10 +28,7 @@ THUMBNAIL = 96  # pixels; small pictures stay as they are
 def render(
     study: Study, plots: Sequence[Plot], gallery: Gallery | None, left_out: Mapping[str, str]
 ) -> str:
-    """The whole page; `left_out` is what it is without, and why.
-
-    The first of the figures stands beside the table of all runs.
-    """
+    """The page; its first figure is beside the table of all runs. `left_out`: why, by what."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -40,17 +36,16 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": _cell, "embed": _embed}
-    environment.filters |= {"thumbnail": _thumbnail, "unbroken": _unbroken}
+    filters = {"cell": _cell, "embed": _embed, "thumbnail": _thumbnail, "unbroken": _unbroken}
+    environment.filters.update(filters)
     return environment.get_template("page.html.j2").render(
         tables=tables,
         study=study,
         colors={style.label: style.color for style in study.styles.values()},
         verdict=verdict(study),
         by_use=by_use(study),
-        drifters=drifters,
-        claims=claims(study) if study.publication else [],
-        compared=comparison(study) if study.publication and is_same_data(study) else None,
+        claims=claims(study),
+        compared=comparison(study) if is_same_data(study) else None,
         plots=plots,
         gallery=gallery,
         left_out=left_out,
@@ -58,9 +53,7 @@ def render(
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
-        return tables.format_number(value)
-    return str(value)
+    return tables.format_number(value) if isinstance(value, float) else str(value)
 
 
 def _embed(content: bytes, kind: str = "png") -> str:
@@ -76,4 +69,5 @@ def _thumbnail(pixels: np.ndarray) -> str:
 
 def _unbroken(text: str) -> str:
     """No line ends within ``k = 10`` or before a percent sign."""
+    text = text.replace("\n", " ")
     return text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%")

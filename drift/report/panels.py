@@ -1,8 +1,10 @@
 """What figures are made of: panels, lines, bands, marks, limits, the legend."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -12,27 +14,47 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from drift.report.run_styles import RunStyle
-from drift.report.study import Study
+from drift.report.study import RunStyle, Study
+from drift.report.tables import format_number
 
 # Its dots are seen only where a curve has a single k.
-EXACT = RunStyle("exact", "0.25", "-", ".", width=2.8, index=0, fixed_ef=None)
-NOTE_COLOR = "0.35"
+EXACT = RunStyle("exact", "0.25", "-", ".", width=2.8)
 LIMIT = {"color": "0.5", "linestyle": ":", "linewidth": 1}
+STYLE = Path(__file__).with_name("style.mplstyle")
 MARKS_ON_A_LINE = 8
 # Of a mean over many queries that kept everything, no more than this is missing to 1.
 ROUNDING = 1e-12
 # Without the date the same figure is the same file.
 METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
-styled = matplotlib.style.context(Path(__file__).with_name("style.mplstyle"))
 
+class Panel(NamedTuple):
+    """A metric's means over k, or their shares of those of `over`, on an axis over `least` or more.
 
-def stack(study: Study, *heights: float, is_marked: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure of panels of some heights, in inches, one above the other, over k.
-
-    The k at which a fixed efSearch is used up can be marked.
+    Less is not worth looking at.
     """
+
+    label: str
+    metric: str
+    over: str = ""
+    least: float = 0.0
+    from_0: bool = False
+
+
+def over_k(study: Study, *specs: Panel, footnote: str | None = None) -> Figure:
+    """A figure of panels one above the other."""
+    figure, grid = stack(study, *[max(1.1, 2.8 / len(specs))] * len(specs))
+    for spec, axes in zip(specs, grid, strict=True):
+        draw_panel(spec, axes, study)
+    return finish(figure, study, interval_note(study) if footnote is None else footnote)
+
+
+def interval_note(study: Study) -> str:
+    return textwrap.fill(f"mean; band: its 95 % interval, over {study.interval_of}", 60)
+
+
+def stack(study: Study, *heights: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels of some heights, in inches, one above the other, over k."""
     figure = Figure()
     figure.set_figheight(sum(heights) + 0.15 * len(heights) + 0.7)
     grid = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
@@ -40,15 +62,13 @@ def stack(study: Study, *heights: float, is_marked: bool = True) -> tuple[Figure
     for axes in grid.flat:
         axes.set_xlim(study.ks[0] - margin, study.ks[-1] + margin)
         _set_ticks(axes)
-        for ef in _fixed_efs(study) if is_marked else ():
-            axes.axvline(ef, zorder=1, **LIMIT)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], integer=True)
     axes.set_xlabel("k, neighbors asked for")
     return figure, list(grid.flat)
 
 
 def multiples(ks: Sequence[int], columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure with a row of panels for each k, in columns."""
+    """A figure with a row of panels for each k."""
     figure = Figure()
     figure.set_figheight(0.7 + 1.4 * len(ks))
     grid = figure.subplots(len(ks), columns, sharex="col", squeeze=False)
@@ -59,31 +79,52 @@ def multiples(ks: Sequence[int], columns: int) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def finish(figure: Figure, study: Study, footnote: str = "", is_over_k: bool = True) -> Figure:
-    """Add the note at the bottom, and the legend of all panels at the top."""
-    figure.supxlabel(footnote, color=NOTE_COLOR)
-    lines = {line.get_label(): line for axes in figure.axes for line in named_lines(axes)}
-    handles, efs = list(lines.values()), _fixed_efs(study)
-    if efs and is_over_k:
+def finish(figure: Figure, study: Study, footnote: str = "", is_marked: bool = True) -> Figure:
+    """Add the note at the bottom, the legend of all panels at the top, and the marks.
+
+    They are at the k, within the grid, at which a fixed efSearch is used up.
+    """
+    figure.supxlabel(footnote, color="0.35")
+    lines = [line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]]
+    handles = list({line.get_label(): line for line in lines}.values())
+    efs = {run.ef_search.number for run in study.runs.values() if run.ef_search} - {None}
+    efs = sorted(ef for ef in efs if study.ks[0] < ef < study.ks[-1])
+    if efs and is_marked:
         label = textwrap.fill(f"k = efSearch {', '.join(map(str, efs))}", 45)
         handles.append(Line2D([], [], label=label, **LIMIT))
+        for axes, ef in itertools.product(figure.axes, efs):
+            axes.axvline(ef, zorder=0.9, **LIMIT)  # behind the bands
     figure.legend(handles=handles, loc="outside upper left")
     figure.set_figheight(figure.get_figheight() + 0.16 * len(handles))
     for axes in figure.axes:
-        if not any(np.isfinite(line.get_ydata()).any() for line in named_lines(axes)):
+        if not has_values(axes):
             axes.text(0.5, 0.5, "no values", ha="center", transform=axes.transAxes)
     return figure
 
 
-def named_lines(axes: Axes) -> list[Line2D]:
-    """The lines of a panel that have a name."""
-    return [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+def has_values(axes: Axes) -> bool:
+    """Whether there is a line with a name, or a picture, to be seen."""
+    lines, _ = axes.get_legend_handles_labels()
+    return bool(axes.images) or any(np.isfinite(line.get_ydata()).any() for line in lines)
 
 
-def _fixed_efs(study: Study) -> list[int]:
-    """The numbers that efSearch was fixed to, as far as they lie within the grid."""
-    efs = {style.fixed_ef for style in study.styles.values() if style.fixed_ef is not None}
-    return sorted(ef for ef in efs if study.ks[0] < ef < study.ks[-1])
+def alt_text(figure: Figure) -> str:
+    """Where each line of each panel begins and ends; of a picture its label."""
+    texts = [picture.get_label() for axes in figure.axes for picture in axes.images]
+    for axes in figure.axes if not texts else ():
+        column = axes.get_subplotspec().colspan
+        below = [one for one in figure.axes if one.get_subplotspec().colspan == column]
+        over = below[-1].get_xlabel().partition(",")[0]
+        lines = []
+        for line in axes.get_legend_handles_labels()[0]:
+            points = np.array(line.get_data(), dtype=float).T
+            points = points[np.isfinite(points).all(axis=1)]
+            ends = dict.fromkeys(map(tuple, points[[0, -1]])) if len(points) else ()
+            parts = [f"{format_number(y)} at {over} = {format_number(x)}" for x, y in ends]
+            lines.append(f"{line.get_label()}: {' to '.join(parts) or 'no value'}")
+        name = f"{axes.get_ylabel()} {axes.get_title(loc='left')}".strip()
+        texts.append(f"{name}: {'; '.join(lines)}.")
+    return " ".join(" ".join(texts).split())
 
 
 def _set_ticks(axes: Axes) -> None:
@@ -112,6 +153,34 @@ def draw_curve(axes: Axes, curve: pd.DataFrame, style: RunStyle) -> None:
     # A band over a single k has no width to be seen.
     edge, ends = 3 if len(curve) == 1 else 0, (curve["ci_low"], curve["ci_high"])
     axes.fill_between(curve.index, *ends, color=style.color, alpha=0.25, lw=edge)
+
+
+def draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
+    label = spec.label.replace("Euclidean", "chord") if study.is_cosine else spec.label
+    axes.set_ylabel(label)
+    has_exact = spec.metric.endswith("_ann") and not spec.over
+    if has_exact:
+        draw_curve(axes, study.exact_curve(spec.metric.replace("_ann", "_exact")), EXACT)
+    for run, style in study.styles.items():
+        curve = study.run_curve(run, spec.metric, spec.over)
+        if spec.over and spec.metric != "lid_difference":
+            # The interval of a ratio is not that of what stands above the line.
+            draw_line(axes, curve.index, curve["mean"], style)
+        else:
+            draw_curve(axes, curve, style)
+        reported = study.run_curve(run, spec.metric.replace("_ann", "_reported"))["mean"]
+        if has_exact and len(reported):
+            label = f"{style.label}, as it reports"
+            axes.plot(reported, ":", color=style.color, lw=1, label=label)
+    if spec.metric == "lid_difference":
+        mark_crossings(axes, study, "lid")
+    low, high = axes.get_ylim()
+    room = max(0.0, spec.least - (high - low)) / 2
+    axes.set_ylim(low - room, high + room)
+    if spec.from_0:
+        axes.set_ylim(0, max(high, spec.least))
+    if spec.metric == "found":
+        set_share_axis(axes)
 
 
 def mark_crossings(axes: Axes, study: Study, criterion: str) -> None:
@@ -150,10 +219,10 @@ def set_log_axis(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def set_cost_axis(axes: Axes, costs: np.ndarray) -> None:
+def set_cost_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic horizontal axis that covers a factor of 6 at least."""
-    room = max(1.3, np.sqrt(6 * costs.min() / costs.max()))
-    low, high = costs.min() / room, costs.max() * room
+    room = max(1.3, np.sqrt(6 * low / high))
+    low, high = low / room, high * room
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
     ticks = np.outer(powers, (1, 3) if high / low > 20 else (1, 2, 5)).ravel()
     axes.set_xscale("log")
@@ -162,12 +231,13 @@ def set_cost_axis(axes: Axes, costs: np.ndarray) -> None:
     axes.set_xlim(low, high)
 
 
-@styled
 def save(figure: Figure, paths: Sequence[Path], dpi: int) -> bytes:
     """Write a figure, each time in the format that the file's name ends in.
 
     The same figure gives the same bytes; those of the first file are returned.
     """
-    for path in paths:
-        figure.savefig(path, dpi=dpi, metadata=METADATA.get(path.suffix[1:]))
+    # A figure without that layout would be given it when it is saved a second time.
+    with matplotlib.style.context([STYLE, {"figure.constrained_layout.use": False}]):
+        for path in paths:
+            figure.savefig(path, dpi=dpi, metadata=METADATA.get(path.suffix[1:]))
     return paths[0].read_bytes()

@@ -1,97 +1,140 @@
-"""What sentences, tables and figures are made from."""
+"""What sentences, tables and figures are made from, and how each run looks in them."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from drift.report.run_styles import RunStyle, run_styles
+from drift.indexes.run import Run
 
-Manifests = Mapping[str, Mapping[str, Any]]
+SEARCHED = "04_hnsw/"  # and its name is the stage of a run
 
 # Of the table of single queries, what the report needs.
 PER_QUERY = ["run", "k", "query", "overlap", "found", "barycenter_shift", "distance_ratio"]
 PER_QUERY += ["lid_exact"]
 ENOUGH = 0.99  # of the queries must have a value for what is said of it to hold for all
+# Told apart with each common color blindness, and of a contrast of 3:1 to white and more. The first
+# six are those of Okabe and Ito without the yellow, two of them darkened.
+COLORS = (
+    *("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#3A9BD6", "#C48600"),
+    *("#332288", "#8C510A", "#01665E", "#AA4499", "#661100", "#5E35B1"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "d")
+DASHES = ("-", "--", "-.")  # dotted is left to what is no run
 
 
-class Publication(NamedTuple):
-    """What was published: the paper's curves, the jumps in each of them, the notebook's curves."""
+class RunStyle(NamedTuple):
+    """How a run looks, and its name in sentences, tables and figures; the width is in points."""
+
+    label: str
+    color: str
+    dash: str
+    marker: str
+    width: float
+    index: int = 0  # its place among the runs
+
+
+def run_styles(runs: Mapping[str, Run], graphs: Mapping[str, int]) -> dict[str, RunStyle]:
+    """A style for each run, by the order of the runs: one that is added changes no other.
+
+    Of how the index is built, the label says only that in which the runs differ. `graphs` says of
+    how many graphs a run is that stands for several, which differ by their seed alone.
+    """
+    built = {name: {"seed": run.seed} if run.build else {} for name, run in runs.items()}
+    for name, run in runs.items():
+        if run.M and not run.factory:  # what a factory string says is in the label already
+            built[name] = {"M": run.M, "efConstruction": run.ef_construction, **built[name]}
+    several = {name: f" ({n} graphs)" for name, n in graphs.items()}
+    styles = {}
+    for i, (name, run) in enumerate(runs.items()):
+        differing = [
+            f", {key} {value}"
+            for key, value in built[name].items()
+            if any(other.get(key, value) != value for other in built.values())
+            and not (key == "seed" and name in several)
+        ]
+        styles[name] = RunStyle(
+            "".join([run.label, *differing, several.get(name, "")]),
+            COLORS[i % len(COLORS)],
+            DASHES[i % len(DASHES)],
+            # After twelve runs the colors come again with other marks.
+            MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
+            # Each later run is drawn thinner, so that one it coincides with shows behind it.
+            max(1.0, 2.0 - 0.4 * i),
+            i,
+        )
+    return styles
+
+
+class Published(NamedTuple):
+    """What was published: the paper's curves, the jumps in each of them, the notebook's curve."""
 
     curves: pd.DataFrame
     jumps: pd.DataFrame
     notebook: pd.DataFrame
 
 
-@dataclass
 class Study:
-    """Everything that was measured, with runs that differ by their seed alone put together.
+    """Everything that was measured.
 
-    Such a family counts as one run, under its name without the seed. Its means and intervals are
-    those over queries and graphs together.
+    Runs that differ by their seed alone count as one, under its name without the seed, with means
+    and intervals over queries and graphs together.
     """
 
-    curves: pd.DataFrame  # 05_curves.parquet
-    safe_k: pd.DataFrame  # 05_safe_k.parquet
-    styles: Mapping[str, RunStyle]  # in the order in which the runs were searched
-    members: Mapping[str, list[str]]  # the runs of stage 04 that each run stands for
-    facts: Mapping[str, Any]  # the manifest of stage 05
-    searched: Manifests = field(default_factory=dict)  # those of stage 04, by its runs
-    manifests: Manifests = field(default_factory=dict)  # of all stages
-    per_query: pd.DataFrame | None = None  # `PER_QUERY` of 05_per_query.parquet
-    published: pd.DataFrame | None = None  # the notebook's curves, beside those by its protocol
-    publication: Publication | None = None  # the paper's, beside those by its protocol
-
-    @classmethod
-    def from_tables(
-        cls,
+    def __init__(
+        self,
         curves: pd.DataFrame,
         safe_k: pd.DataFrame,
         graphs: pd.DataFrame | None,
-        facts: Mapping[str, Any],
-        searched: Manifests,
-        **more: Any,
-    ) -> Self:
-        """A study from the attributes of every single run.
+        differences: pd.DataFrame,
+        by_use: pd.DataFrame,
+        manifests: Mapping[str, Mapping[str, Any] | None],
+    ):
+        """From the tables of stage 05 and the manifests of all stages, None for one that is lost.
 
-        `graphs` is the table ``05_graphs.parquet``, where runs differ by their seed alone.
+        `graphs` is there where runs differ by their seed alone.
         """
-        runs = facts["parameters"]["runs"]
+        self.curves, self.safe_k = curves, safe_k
+        self.differences, self.by_use = differences, by_use
+        self.per_query: pd.DataFrame | None = None  # `PER_QUERY` of 05_per_query.parquet
+        self.images: np.ndarray | None = None  # 01_images.npy, if they are what was embedded
+        self.published: Published | None = None
+        self.manifests = {stage: manifest for stage, manifest in manifests.items() if manifest}
+        self.notes = self.manifests["05_metrics"]
+        self.n_queries: int = self.notes["n_queries"]
+        # Manifests of stage 04, by its runs.
+        of_runs = (stage for stage in self.manifests if stage.startswith(SEARCHED))
+        self.searched = {stage.removeprefix(SEARCHED): self.manifests[stage] for stage in of_runs}
+        self.ks: list[int] = sorted(curves["k"].unique())
+
+        parameters = self.notes["parameters"]["runs"]
         # A run that is added takes the next color, and the others keep theirs.
-        order = sorted(runs, key=lambda run: searched.get(run, {}).get("date", ""))
+        order = sorted(parameters, key=lambda name: self.searched.get(name, {}).get("date", ""))
+        # Those of stage 04, by name, in the order in which they were searched.
+        self.runs = {name: Run.from_json(parameters[name]["run"]) for name in order}
         grids = curves.groupby("run")["k"].agg(set)
         families = {} if graphs is None else graphs.groupby("family")["k"].agg(set).to_dict()
         # One of another grid is none of the family.
         owner = {
-            run: family_name(run) if grids[run] == families.get(family_name(run)) else run
-            for run in order
+            name: run.family if grids[name] == families.get(run.family) else name
+            for name, run in self.runs.items()
         }
-        members = {run: [one for one in order if owner[one] == run] for run in owner.values()}
+        # The runs of stage 04 that each run stands for, and for each of them that run.
+        self.members = {run: [one for one in owner if owner[one] == run] for run in owner.values()}
+        self.owner = {one: run for run, several in self.members.items() for one in several}
         if families:
-            curves, safe_k = _put_together(curves, safe_k, graphs, owner)
-        styles = run_styles(
-            {run: runs[several[0]] for run, several in members.items()},
-            {run: len(members[run]) for run in families},
+            self.curves, self.safe_k = _put_together(curves, safe_k, graphs, owner)
+        self.styles = run_styles(
+            {name: self.runs[several[0]] for name, several in self.members.items()},
+            {name: len(self.members[name]) for name in families},
         )
-        return cls(curves, safe_k, styles, members, facts, searched, **more)
+        self.labels = {run: style.label for run, style in self.styles.items()}
 
     @property
-    def labels(self) -> dict[str, str]:
-        """What to call each run."""
-        return {run: style.label for run, style in self.styles.items()}
-
-    @property
-    def owner(self) -> dict[str, str]:
-        """For each run of stage 04 the run that stands for it."""
-        return {one: run for run, members in self.members.items() for one in members}
-
-    @property
-    def ks(self) -> list[int]:
-        """Every k of the grid, ascending."""
-        return sorted(self.curves["k"].unique())
+    def metrics(self) -> set[str]:
+        """Every metric that has a value."""
+        return set(self.curves.dropna(subset="mean")["metric"])
 
     @property
     def few_ks(self) -> list[int]:
@@ -104,11 +147,14 @@ class Study:
         overlap = self.curves[self.curves["metric"] == "overlap"]
         return tuple(overlap.loc[overlap["mean"].idxmin(), ["run", "k"]])
 
+    def parameters(self, stage: str) -> Mapping[str, Any]:
+        """Those of a stage; empty where its manifest is gone."""
+        return self.manifests.get(stage, {}).get("parameters", {})
+
     @property
     def is_cosine(self) -> bool:
         """Whether vectors are of unit length, so that Euclidean distances are chords."""
-        parameters = self.manifests.get("02_embeddings", {}).get("parameters", {})
-        return parameters.get("metric") == "cosine"
+        return self.parameters("02_embeddings").get("metric") == "cosine"
 
     @property
     def is_outside(self) -> bool:
@@ -117,17 +163,18 @@ class Study:
         return "03_query_vectors.npy" in outputs
 
     @property
-    def n_queries(self) -> int:
-        return self.facts["n_queries"]
-
-    @property
     def interval_of(self) -> str:
         """Over what the intervals are."""
-        text, groups = f"{self.n_queries:,} queries", self.facts.get("groups")
+        text, groups = f"{self.n_queries:,} queries", self.notes.get("groups")
         if groups:
             text = f"{groups:,} groups of images that are alike"
         several = any(len(members) > 1 for members in self.members.values())
         return f"{text}, and over the graphs where there are several" if several else text
+
+    def first_graph(self, run: str) -> tuple[Run, Mapping[str, Any]]:
+        """The first run of stage 04 that a run stands for, and its manifest."""
+        one = self.members[run][0]
+        return self.runs[one], self.searched.get(one, {})
 
     def label_of(self, one: str) -> str:
         """What to call a run of stage 04."""
@@ -170,10 +217,25 @@ class Study:
         rows = self.limits(run, self.kept_by(run))
         return rows.loc[rows["tolerance"].idxmax()]
 
-    def cost(self, run: str, fact: str) -> pd.Series:
+    def cost(self, run: str, name: str) -> pd.Series:
         """A cost of the searches by k, on average over the graphs; empty where it is not known."""
-        costs = [self.searched.get(one, {}).get(fact, {}) for one in self.members[run]]
+        costs = [self.searched.get(one, {}).get(name, {}) for one in self.members[run]]
         return pd.DataFrame(costs, dtype=float).rename(columns=int).mean().sort_index()
+
+    def chosen(self, run: str) -> pd.DataFrame:
+        """The values of a setting that were chosen to reach a target, of the run's first graph.
+
+        By k: the ``value``, what it reaches on one half of the queries, ``mean``, whether that
+        ``is_enough``; on the other half ``other_mean``, and whether that ``agrees``.
+        """
+        (_, searched), rows = self.first_graph(run), []
+        for k, value in searched.get("ef_search_by_k", {}).items():
+            half = searched["halves"][k]
+            means = half["reached"]["mean"], half["other_half"]["mean"]
+            rows.append((int(k), value, half["is_enough"], half["agrees"], *means))
+        columns = ["k", "value", "is_enough", "agrees", "mean", "other_mean"]
+        table = pd.DataFrame(rows, columns=columns).set_index("k").sort_index()
+        return table.astype({"mean": float, "other_mean": float})
 
     def queries(self, run: str) -> pd.DataFrame:
         """The rows of `per_query` of a run, of all its graphs."""
@@ -187,11 +249,6 @@ class Study:
         queries = self.queries(run).query("k == @k").dropna(subset="lid_exact")
         fifth = np.ceil(5 * queries["lid_exact"].rank(pct=True)).astype(int)
         return queries.groupby(fifth)[["overlap", "distance_ratio"]].mean()
-
-
-def family_name(run: str) -> str:
-    """The name of a run without the seed of its graph."""
-    return re.sub(r"_seed\d+$", "", run)
 
 
 def _put_together(

@@ -17,11 +17,6 @@ COSTS = {
     "distances computed": "distance_computations_per_query",
     "queries/s": "queries_per_second",
 }
-AT_LAST = {
-    "distance ratio": "distance_ratio",
-    "returned": "found",
-    "shift": "barycenter_shift_relative",
-}
 
 
 def format_number(value: float) -> str:
@@ -83,23 +78,21 @@ def evenly(items: Sequence[int], n: int) -> list[int]:
     return [items[i] for i in dict.fromkeys(np.linspace(0, len(items) - 1, n).astype(int))]
 
 
-def _few(grid: list[int]) -> set[int]:
-    """The ends of a grid and some k between them, of a small grid all."""
-    few = {grid[0], grid[-1], *set(OVERVIEW_KS).intersection(grid)}
-    return few if len(few) > 3 else {*few, *evenly(grid, 6)}
-
-
 def overview(study: Study) -> pd.DataFrame:
-    """All runs side by side at a few k, as text: a column for each run.
-
-    "-" stands at a k that is not of the run's grid. Recall is there if rows tie.
-    """
-    grids = study.curves.groupby("run")["k"].unique()
-    ks = sorted({k for grid in grids for k in _few(sorted(grid))})
+    """A column for each run, as text, at a few k; "-" where its grid lacks one."""
+    ks: set[int] = set()
+    for grid in map(sorted, study.curves.groupby("run")["k"].unique()):
+        few = {grid[0], grid[-1], *set(OVERVIEW_KS).intersection(grid)}
+        ks |= few if len(few) > 3 else {*few, *evenly(grid, 6)}
+    ks = sorted(ks)
     shares = ("recall", "overlap") if study.ties else ("overlap",)
     rows = [(share, share, "mean", k) for share in shares for k in ks]
-    rows += [("worst 5 % keep", "overlap", "q05", ks[-1])]
-    rows += [(name, metric, "mean", ks[-1]) for name, metric in AT_LAST.items()]
+    rows += [
+        ("worst 5 % keep", "overlap", "q05", ks[-1]),
+        ("distance ratio", "distance_ratio", "mean", ks[-1]),
+        ("returned", "found", "mean", ks[-1]),
+        ("shift", "barycenter_shift_relative", "mean", ks[-1]),
+    ]
     columns = {}
     for run, label in study.labels.items():
         cells = columns[label] = {}
@@ -110,9 +103,9 @@ def overview(study: Study) -> pd.DataFrame:
         error = study.lid_error(run).reindex(ks)
         for k in ks:
             cells[f"LID off by %, k = {k}"] = format_percent(*error.loc[k, ["mean", "share"]])
-        for name, fact in COSTS.items() if study.searched else ():
-            cost = study.cost(run, fact).get(ks[-1], np.nan)
-            cells[f"{name}, k = {ks[-1]}"] = "-" if np.isnan(cost) else f"{cost:,.0f}"
+        for title, name in COSTS.items() if study.searched else ():
+            cost = study.cost(run, name).get(ks[-1], np.nan)
+            cells[f"{title}, k = {ks[-1]}"] = "-" if np.isnan(cost) else f"{cost:,.0f}"
         for limit in study.limits(run, study.kept_by(run)).itertuples():
             lost = f"{100 * (1 - limit.tolerance):.3g} % lost at k"
             cells[lost] = format_crossing(limit, study.run_curve(run, "overlap").index)
@@ -146,8 +139,9 @@ def safe_table(study: Study) -> pd.DataFrame:
 
 def published_table(study: Study) -> pd.DataFrame:
     """The notebook's quantities at a few k, as published and of each run by its label."""
-    names = [name for name in study.published.columns if name not in ("k", "overlap_std")]
-    parts = [study.published.assign(curve="published")]
+    published = study.published.notebook
+    names = [name for name in published.columns if name not in ("k", "overlap_std")]
+    parts = [published.assign(curve="published")]
     for run, label in study.labels.items():
         ours = pd.DataFrame({name: study.run_curve(run, name)["mean"] for name in names})
         n = [study.run_curve(run, name)["n"] for name in ("kth_squared_distance_ann", "overlap")]

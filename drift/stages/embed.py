@@ -4,38 +4,35 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from drift import InputError
-from drift.formats import declared_distance, read_matrix
+from drift.formats import declared_distance, read_codes, read_matrix
 from drift.images import CROP, RANDOM
 from drift.pipeline.results import content_hash, load_array
-from drift.pipeline.tasks import Task
+from drift.pipeline.stage import Stage
+from drift.stages import Task
 from drift.vectors import (
     check_embeddings,
     rounding_to_float32,
     row_blocks,
-    to_float32,
     unit_vectors,
 )
-
-if TYPE_CHECKING:
-    from drift.images.embedding import Extractor
 
 Rows = tuple[int, int]
 EUCLIDEAN, COSINE = METRICS = "euclidean", "cosine"
 INNER_PRODUCTS = {"ip", "dot", "mips", "inner_product", "inner-product", "innerproduct"}
+# What ``02_rows.parquet`` says of a row beside its number.
+ROW_COLUMNS = {"group": np.int32, "label": np.int16}
 
 
 def choose_metric(asked: str | None, file: Path | None = None) -> str:
     """By what vectors are compared: as asked for, or as a file declares, or Euclidean.
 
-    Raises
-    ------
-    InputError
-        When that is neither Euclidean distance nor cosine.
+    InputError when that is neither Euclidean distance nor cosine.
     """
     metric = asked or (file and declared_distance(file)) or EUCLIDEAN
     if metric in INNER_PRODUCTS:
@@ -53,7 +50,8 @@ def choose_metric(asked: str | None, file: Path | None = None) -> str:
 class EmbedImages(Task):
     """Embed a block of images by a network without its classifier; float32 (rows, d).
 
-    Fields are the arguments of stage 02; a `Path` among them is a file that exists.
+    Fields are the arguments of stage 02; a `Path` among them is a file that exists. The table of
+    the images lies beside them.
     """
 
     images: Path
@@ -76,11 +74,10 @@ class EmbedImages(Task):
         elif isinstance(weights, Path):
             weights = f"{weights.name} sha256:{content_hash(weights)}"
         chosen = asdict(self) | {"weights": weights, "crop": CROP}
-        shown = {name: chosen[name] for name in chosen if name not in ("images", "seed", "metric")}
-        return shown | of_metric(self.metric)
+        return {name: chosen[name] for name in chosen if name not in ("images", "seed")}
 
     @cached_property
-    def extractor(self) -> "Extractor":
+    def extractor(self):
         """The network, made fast."""
         from drift.images import backbones, embedding  # they import torch
 
@@ -99,6 +96,12 @@ class EmbedImages(Task):
             )
         weights, device = extractor.backbone.weights, extractor.device
         return {"weights": weights, "device": device, "batch_size": extractor.batch_size}
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """`ROW_COLUMNS` of the images."""
+        table = pd.read_parquet(self.images.with_suffix(".parquet"))
+        table = table.reindex(columns=[*ROW_COLUMNS], fill_value=-1)
+        return {name: table[name].to_numpy(dtype) for name, dtype in ROW_COLUMNS.items()}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,22 +131,22 @@ class ImportEmbeddings(Task):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        column = {"column": self.column} if self.column else {}
-        source = {"model": None, "from_file": content_hash(self.file), **column}
-        return source | of_metric(self.metric)
+        source = {"model": None, "from_file": content_hash(self.file), "column": self.column}
+        return source | {"metric": self.metric, "labels": [*ROW_COLUMNS]}
 
     @property
     def vectors(self) -> np.ndarray:
         """All of them; read once, unless they are mapped into memory."""
-        if self._read is None:
-            # Mapped anew each time: the pages of a mapping count as memory as long as it lives.
-            return read_matrix(self.file, self.part, self.column)
-        return self._read
+        # Mapped anew each time: the pages of a mapping count as memory as long as it lives.
+        return self._read_matrix() if self._unmapped is None else self._unmapped
 
     @cached_property
-    def _read(self) -> np.ndarray | None:
-        vectors = read_matrix(self.file, self.part, self.column)
+    def _unmapped(self) -> np.ndarray | None:
+        vectors = self._read_matrix()
         return None if isinstance(vectors, np.memmap) else vectors
+
+    def _read_matrix(self) -> np.ndarray:
+        return read_matrix(self.file, self.part, self.column)
 
     def prepare(self) -> dict[str, Any]:
         """Check the vectors; there is nothing to add to the manifest."""
@@ -157,6 +160,11 @@ class ImportEmbeddings(Task):
             )
         return {}
 
+    def labels(self) -> dict[str, np.ndarray]:
+        """`ROW_COLUMNS` of a Parquet file that has such; -1 where nothing is known."""
+        n, columns = len(self.vectors), ROW_COLUMNS.items()
+        return {name: read_codes(self.file, name, n, dtype) for name, dtype in columns}
+
     @property
     def shape(self) -> tuple[int, int]:
         return self.vectors.shape
@@ -168,9 +176,13 @@ class ImportEmbeddings(Task):
     def __call__(self, rows: Rows) -> np.ndarray:
         if self.metric == COSINE:
             return unit_vectors(self.vectors[slice(*rows)], rows[0])
-        return to_float32(self.vectors, *rows)
+        return self.vectors[slice(*rows)].astype(np.float32)
 
 
-def of_metric(metric: str) -> dict[str, str]:
-    """The metric among the parameters of a manifest, in which none is Euclidean."""
-    return {} if metric == EUCLIDEAN else {"metric": metric}
+def read_rows(stage: Stage) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Group and label of each row of the embeddings, (N,); None where no row has one."""
+    table = stage.read("02_rows.parquet")
+    group, label = (
+        None if (table[name] < 0).all() else table[name].to_numpy() for name in ROW_COLUMNS
+    )
+    return group, label

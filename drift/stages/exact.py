@@ -1,0 +1,132 @@
+"""Stage 03: which queries are searched for, and their exact neighbors."""
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from drift import InputError
+from drift.exact import FAISS_BLOCK, ExactNeighbors, ExactSearch, check_k, expanded_neighbors
+from drift.formats import declared_distance
+from drift.pipeline.results import ArtifactError, load_array
+from drift.pipeline.stage import Stage
+from drift.protocols import Protocol
+from drift.stages import Task
+from drift.stages.embed import ImportEmbeddings, Rows
+from drift.vectors import check_embeddings, row_blocks
+
+QUERY_VECTORS = "03_query_vectors.npy"
+
+
+@dataclass(frozen=True)
+class ExactKnn(Task):
+    """Search for the exact neighbors of a block of queries, by certified direct differences."""
+
+    embeddings: Path
+    queries: Path
+    k: int
+    vectors: Path | None = None  # of queries from outside
+
+    @cached_property
+    def search(self) -> ExactSearch:
+        """The vectors, with a centered copy of them."""
+        return ExactSearch(load_array(self.embeddings))
+
+    def blocks(self) -> list[Rows]:
+        """Blocks of queries: a vector each, and its candidates with distances in the making."""
+        dim = load_array(self.embeddings).shape[1]
+        return row_blocks(len(load_array(self.queries)), dim * 4 + self.k * 64)
+
+    def __call__(self, rows: Rows) -> ExactNeighbors:
+        queries = load_array(self.queries)[slice(*rows)]
+        points = None if self.vectors is None else load_array(self.vectors)
+        return self.search.neighbors(queries, self.k, points)
+
+
+@dataclass(frozen=True)
+class ExpandedKnn(Task):
+    """Search for the neighbors of a block of queries by the expanded form, as the publications did.
+
+    Its distances depend on the threads that multiply: wherever they are computed, it is with as
+    many as the stage was started with.
+    """
+
+    embeddings: Path
+    queries: Path
+    k: int
+    protocol: Protocol
+    threads: int
+
+    def blocks(self) -> list[Rows]:
+        """Whole numbers of FAISS's own blocks, so that cutting the queries changes no rounding."""
+        dim, n = load_array(self.embeddings).shape[1], len(load_array(self.queries))
+        return row_blocks(n, dim * 4 + self.k * 64, 256 << 20, FAISS_BLOCK)
+
+    def __call__(self, rows: Rows) -> ExactNeighbors:
+        faiss.omp_set_num_threads(self.threads)
+        queries = load_array(self.queries)[slice(*rows)]
+        lists = expanded_neighbors(load_array(self.embeddings), queries, self.k, self.protocol)
+        return ExactNeighbors(*lists, recomputed=0)
+
+
+def choose_queries(text: str, protocol: Protocol, metric: str) -> str | int | ImportEmbeddings:
+    """The queries of ``--queries``: "all" rows, a number of drawn ones, or vectors in a file."""
+    if text == "all":
+        return text
+    if text.isdecimal():
+        if text == "0":
+            raise InputError("--queries 0: there must be one at the least")
+        return int(text)
+    if protocol is not Protocol.STUDY:
+        raise InputError(f"--protocol {protocol} is for queries that are rows, not {text}")
+    file = Path(text).absolute()
+    declared = declared_distance(file)
+    if declared not in (None, metric):
+        said = f"{text} says {declared}, and the embeddings are compared by {metric}"
+        print(f"warning: {said}", file=sys.stderr)
+    return ImportEmbeddings(file, metric, part="test")
+
+
+def draw_queries(
+    chosen: str | int | ImportEmbeddings,
+    embeddings: np.ndarray,
+    k: int,
+    protocol: Protocol,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers of the queries, int32 (Q,), and their vectors, float32 (Q, d), if they are no rows.
+
+    InputError when the embeddings are too few for them or for k, or of other dimensions.
+    """
+    check_embeddings(embeddings)
+    n, dim = embeddings.shape
+    is_outside = isinstance(chosen, ImportEmbeddings)
+    check_k(k, n, leaves_out=not is_outside and protocol is not Protocol.NOTEBOOK)
+    if is_outside:
+        chosen.prepare()
+        n_queries, query_dim = chosen.shape
+        if query_dim != dim:
+            raise InputError(
+                f"{chosen.file} has queries of {query_dim} dimensions, and the embeddings have "
+                f"{dim}"
+            )
+        return np.arange(n_queries, dtype=np.int32), chosen((0, n_queries))
+    rows = np.arange(n, dtype=np.int32)
+    if chosen == "all":
+        return rows, None
+    if chosen > n:
+        raise InputError(f"--queries {chosen} is more than the {n} embeddings there are")
+    return np.sort(np.random.default_rng(seed).choice(rows, chosen, replace=False)), None
+
+
+def exact_protocol(stage: Stage) -> Protocol:
+    """The protocol of the exact lists, which the stages after them follow."""
+    manifest = stage.results.manifest("03_exact")
+    if "protocol" not in manifest["parameters"]:
+        path = stage.results.path("03_exact.json")
+        raise ArtifactError(f"{path} is of an earlier version: run 03_exact_knn.py again")
+    is_outside = QUERY_VECTORS in manifest["outputs"]
+    return Protocol.OUTSIDE if is_outside else Protocol(manifest["parameters"]["protocol"])

@@ -1,0 +1,203 @@
+"""Runs as they are written in a shell: policies, names, what a manifest keeps, what is none."""
+
+import json
+
+import pytest
+
+from drift import InputError
+from drift.indexes.registry import LIBRARIES, index_class, parse_run
+from drift.indexes.run import Policy, Run
+from drift.indexes.search import group_shared_searches
+from drift.protocols import Protocol
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "smallest", "label"),
+    [
+        ("50", (50, 50, 50), 50, "50"),
+        ("2.5", (2.5, 2.5, 2.5), 2.5, "2.5"),
+        ("0", (0, 0, 0), 0, "0"),
+        ("k", (2, 11, 100), 2, "k"),
+        ("2k", (2, 22, 200), 2, "2k"),
+        ("0.29k", (2, 3, 29), 2, "0.29k"),  # where 0.29 * 100 is less than 29
+        ("0.5k,1", (1, 5, 50), 1, "0.5k, at least 1"),
+        ("k,50", (50, 50, 100), 50, "k, at least 50"),
+        ("overlap=0.99", None, 2, "for overlap 0.99"),
+        ("lid=0.00001", None, 2, "for lid 0.00001"),
+    ],
+)
+def test_policies(text, values, smallest, label):
+    policy = Policy.parse(text)
+    if values:
+        assert policy.criterion is None
+        got = tuple(map(policy.value, (1, 11, 100)))
+        assert got == values and type(got[0]) is type(values[0])
+    else:
+        criterion, _, level = text.partition("=")
+        assert policy == Policy(criterion=criterion, level=float(level))
+    assert (policy.smallest, policy.label, str(policy)) == (smallest, label, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-1", "1k", "k2", "050", "0k", "k,", "k,0", "50,40", "1e3", "1.", ".5", "K", " 50"),
+        *("0.50k", "0.0k", ".5k", "1.k", "0.2.5", "01.5k", "k,050", "k,k", "k,50,60", "k, 50"),
+        *("overlap", "overlap=", "overlap=1", "overlap=0", "overlap=0.0", "overlap=0.990"),
+        *("overlap=99", "overlap=.9", "lid=1.5", "lid=-0.1", "recall=0.9", "overlap=0.9,50"),
+    ],
+)
+def test_what_is_no_policy(text):
+    assert Policy.parse(text) is None
+    with pytest.raises(InputError, match="is no run: write BACKEND:EF") as error:
+        parse_run(f"faiss:{text}")
+    assert "\n" not in str(error.value)
+
+
+NAMES = [
+    ("faiss:50", "faiss_M32_efc200", "_ef50", "FAISS efSearch 50"),
+    ("faiss:0.25k", "faiss_M32_efc200", "_ef0.25k", "FAISS efSearch 0.25k"),
+    ("faiss:2k,50", "faiss_M32_efc200", "_ef2kmin50", "FAISS efSearch 2k, at least 50"),
+    ("hnswlib:k,ef_construction=400", "hnswlib_M32_efc400", "_efk", "hnswlib efSearch k"),
+    ("usearch:lid=0.01", "usearch_M32_efc200", "_eflid0.01", "usearch efSearch for lid 0.01"),
+    (
+        "pgvector:40,iterative_scan=strict_order",
+        "pgvector_M32_efc200",
+        "_ef40_iterative_scan_strict_order",
+        "pgvector efSearch 40, iterative scan strict_order",
+    ),
+    ("IVF256,Flat:nprobe=8", "IVF256_Flat", "_nprobe_8", "IVF256,Flat nprobe 8"),
+    ("PQ64x4fs", "PQ64x4fs", "", "PQ64x4fs"),
+    (
+        "IVF9,PQ8,RFlat:nprobe=0.5k,8,k_factor_rf=1.5",
+        "IVF9_PQ8_RFlat",
+        "_nprobe_0.5k_8_k_factor_rf_1.5",
+        "IVF9,PQ8,RFlat nprobe 0.5k, at least 8, k_factor_rf 1.5",
+    ),
+    (
+        "HNSW8,Flat:efSearch=k,50,efConstruction=40",
+        "HNSW8_Flat_efConstruction_40",
+        "_efSearch_k_50",
+        "HNSW8,Flat efSearch k, at least 50, efConstruction 40",
+    ),
+    (
+        "IVF9_HNSW8,Flat:nprobe=overlap=0.9,quantizer_efConstruction=20",
+        "IVF9_HNSW8_Flat_quantizer_efConstruction_20",
+        "_nprobe_overlap_0.9",
+        "IVF9_HNSW8,Flat nprobe for overlap 0.9, quantizer_efConstruction 20",
+    ),
+    ("NSG32,Flat:search_L=50", "NSG32_Flat", "_search_L_50", "NSG32,Flat search_L 50"),
+    ("IVF16(HNSW8),Refine(SQ8)", "IVF16_HNSW8__Refine_SQ8_", "", "IVF16(HNSW8),Refine(SQ8)"),
+    ("Residual-2,x é", "Residual-2_x__", "", "Residual-2,x é"),
+]
+
+
+@pytest.mark.parametrize(("text", "index", "settings", "label"), NAMES)
+def test_names(text, index, settings, label):
+    for seed, suffix in ((0, ""), (7, "_seed7")):
+        run = parse_run(text, seed=seed, build_threads=2)
+        assert (run.name, run.family) == (index + settings + suffix, index + settings)
+        assert (run.index_name, run.label) == (index + suffix, label)
+        kept = json.loads(json.dumps(run.parameters, allow_nan=False))
+        assert Run.from_json(kept["run"]) == run
+        assert (kept["run"]["name"], kept["run"]["family"]) == (run.name, run.family)
+        library = text.partition(":")[0] if "_M32_" in index else "faiss"
+        assert index_class(run) is LIBRARIES[library]
+
+
+def test_lists_of_another_system_are_a_run_too():
+    run = Run("_milvus")
+    assert (run.name, run.family, run.label, run.M) == ("_milvus", "_milvus", "milvus", None)
+    assert run.parameters == {"run": run.to_json(), "backend": "_milvus", "ef_search": None}
+    assert Run.from_json(run.to_json()) == run
+
+
+@pytest.mark.parametrize(
+    ("text", "M", "ef_construction", "ef_search"),
+    [
+        ("hnswlib:50", 16, 100, "50"),
+        ("faiss:k,ef_construction=400", 16, 400, "k"),
+        ("HNSW:efSearch=9", 32, 40, "9"),
+        ("HNSW8,Flat:efConstruction=30", 8, 30, "16"),
+        ("PCA8,HNSW24_SQ8,RFlat:efSearch=2k", 24, 40, "2k"),
+        *((text, None, None, None) for text in ("IVF9_HNSW8,Flat", "NSG32", "PQ4,Refine(HNSW8)")),
+    ],
+)
+def test_settings_of_hnsw_graphs(text, M, ef_construction, ef_search):
+    run = parse_run(text, 16, 100)
+    assert (run.M, run.ef_construction) == (M, ef_construction)
+    assert run.ef_search == (ef_search and Policy.parse(ef_search))
+    flat = run.parameters
+    assert flat.get("M") == M and flat.get("ef_construction") == ef_construction
+    assert flat["ef_search"] == (int(ef_search) if str(ef_search).isdigit() else ef_search)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("annoy:50", "annoy:50 is no run: write BACKEND:EF, with BACKEND one of faiss, hnswlib"),
+        ("faiss", "faiss: is no run"),
+        ("faiss:2.5", "faiss:2.5 is no run"),
+        ("faiss:0", "faiss:0 is no run"),
+        (":50", ":50 is no run"),
+        ("faiss:k,50,threads=4", "faiss has no setting threads=4: after efSearch it takes ef_con"),
+        ("faiss:50,iterative_scan=off", "faiss has no setting iterative_scan=off"),
+        ("pgvector:50,iterative_scan=on", "ef_construction=400 or iterative_scan=off|relaxed_ord"),
+        ("hnswlib:k,a=1,50", "hnswlib has no setting a=1,50"),
+        ("faiss:k,=3", "faiss has no setting =3"),
+        ("faiss:50,ef_construction=0", "ef_construction must be a whole number, not 0"),
+        ("faiss:50,ef_construction=", "ef_construction must be a whole number, not "),
+        ("faiss:50,ef_construction=9,ef_construction=8", "ef_construction is there twice"),
+        ("IVF16,Flat:nprobe", "is no run"),
+        ("IVF16,Flat:nprobe=8,k", "is no run"),
+        ("IVF16,Flat:nprobe=-3", "is no run"),
+        ("IVF16,Flat:=3", "is no run"),
+        ("IVF16,Flat:nprobe=8,nprobe=9", "nprobe is there twice"),
+        ("HNSW8,Flat:efConstruction=k", "efConstruction must be a whole number, not k"),
+        ("HNSW8,Flat:efConstruction=2.5", "efConstruction must be a whole number, not 2.5"),
+        ("IVF9,PQ4,RFlat:nprobe=overlap=0.9,k_factor_rf=lid=0.1", "only one setting can be looked"),
+    ],
+)
+def test_what_is_no_run_is_one_line(text, message):
+    with pytest.raises(InputError) as error:
+        parse_run(text)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "study", "notebook"),
+    [
+        ("faiss:50", [(10, 20, 49), (50,), (60,)], [(10, 20, 49, 50), (60,)]),
+        ("hnswlib:k,50", [(10, 20, 49), (50,), (60,)], [(10, 20, 49, 50), (60,)]),
+        ("faiss:2k,50", [(10, 20), (49,), (50,), (60,)], [(10, 20), (49,), (50,), (60,)]),
+        *(
+            (text, *[[(10,), (20,), (49,), (50,), (60,)]] * 2)
+            for text in ("faiss:k", "faiss:overlap=0.9", "HNSW32:efSearch=50", "PQ4")
+        ),
+    ],
+)
+def test_searches_share_what_one_list_answers(text, study, notebook):
+    run, ks = parse_run(text), [10, 20, 49, 50, 60]
+    assert group_shared_searches(ks, run, Protocol.STUDY) == study
+    assert group_shared_searches(ks, run, Protocol.NOTEBOOK) == notebook
+
+
+def test_how_long_searches_take_is_known_of_fixed_policies_alone():
+    assert parse_run("faiss:50").candidates([11, 101]) == 212
+    assert parse_run("faiss:k,50").candidates([11, 101]) == 263
+    for text in ("faiss:overlap=0.9", "IVF9,Flat:nprobe=4", "HNSW32:efSearch=50"):
+        assert parse_run(text).candidates([11]) is None
+
+
+def test_words_and_chosen_values_are_among_the_settings():
+    scan = parse_run("pgvector:overlap=0.9,iterative_scan=off")
+    assert scan.values(11, 77) == {"ef_search": 77, "iterative_scan": "off"}
+    assert scan.target == ("ef_search", Policy.parse("overlap=0.9"))
+    assert parse_run("IVF9,RFlat:nprobe=k,k_factor=4").values(9) == {"nprobe": 9, "k_factor": 4}
+
+
+def test_the_seed_is_an_order_of_insertion():
+    seeds = (0, 1, 1, 2)
+    orders = [parse_run("faiss:50", seed=seed).insertion_order(300).tolist() for seed in seeds]
+    assert sorted(orders[1]) == orders[0] == list(range(300))
+    assert orders[0] != orders[1] == orders[2] != orders[3]
