@@ -80,7 +80,8 @@ def main(args: argparse.Namespace) -> None:
     protocol = exact_protocol(stage)
     is_outside = protocol is Protocol.OUTSIDE
     files += stage.require(QUERY_VECTORS) if is_outside else [None]
-    inputs, of_exact = list(stage.inputs), stage.results.manifest("03_exact")["parameters"]
+    of_every_run = list(stage.inputs)  # a run with a target is made from what follows too
+    of_exact = stage.results.manifest("03_exact")["parameters"]
     exact = stage.require("03_exact_indices.npy", "03_exact_distances.npy")
     grid = cli.k_grid(args, of_exact["k_max"])
     tasks = choose_searches(args, grid, protocol, *files)
@@ -88,16 +89,16 @@ def main(args: argparse.Namespace) -> None:
     has_target = any(task.run.target for task in tasks)
     rows = stage.require("02_rows.parquet") if has_target and not is_outside else []
     lists.announce_overwriting(stage.results, tasks)
-    parts, pending = {}, []
+    parts = {}
     for task in tasks:
-        part = stage.part(task.run.name, *(stage.inputs if task.run.target else inputs))
+        part = stage.part(task.run.name, *(stage.inputs if task.run.target else of_every_run))
         if part.begin(task.parameters | {"protocol": of_exact["protocol"]}):
             parts[task.run.name] = part
-            pending.append(task)
+    pending = [task for task in tasks if task.run.name in parts]
     for task in pending:
         task.check(*exact)
-    for index, run in {task.run.index_name: task.run for task in tasks}.items():
-        waiting = [task for task in pending if task.run.index_name == index]
+    for run in {task.run.index_name: task.run for task in tasks}.values():
+        waiting = [task for task in pending if task.run.index_name == run.index_name]
         with built_index(stage, waiting, run, args.save_index, args.postgres) as ready:
             for task in ready:
                 part = parts[task.run.name]

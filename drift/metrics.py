@@ -280,7 +280,7 @@ def as_metrics(descriptions: Mapping[Callable, str]) -> tuple[Metric, ...]:
     )
 
 
-# Functions are from `Neighborhoods` to float64 (G, Q); a column has its function's name.
+# A column has its function's name.
 DESCRIPTIONS = {
     Neighborhoods.overlap: "share of the exact k neighbors that the index found",
     Neighborhoods.recall: "share of neighbors returned no farther than the exact k-th (ties count)",

@@ -29,7 +29,7 @@ def results(tmp_path_factory):
     shutil.copytree(ROOT / "drift", root / "drift", ignore=shutil.ignore_patterns("__pycache__"))
     for script in ROOT.glob("0[2-6]_*.py"):
         shutil.copy(script, root)
-    insert(root / "drift/metrics.py", "# Functions are from `Neighborhoods`", f"{METRIC}\n\n")
+    insert(root / "drift/metrics.py", "# A column has its function's name", f"{METRIC}\n\n")
     insert(root / "drift/metrics.py", "}\nMETRICS = ", f"{LINES[0]}\n")
     (root / "drift/indexes/sample.py").write_text(INDEX)
     registry = root / "drift/indexes/registry.py"
