@@ -2,16 +2,14 @@
 
 reads   results/01_images.npy and .parquet, or embeddings made elsewhere (--from-file)
 writes  results/02_embeddings.npy   float32 (N, d), d = 2048 for ResNet-50
-        results/02_rows.parquet     row, group, label: what later stages know of each row
+        results/02_rows.parquet     row, group, label, id: what is known of each row
         results/02_embeddings.json  the manifest
 
 examples
   python 02_embed_resnet50.py                                ResNet-50, IMAGENET1K_V2
   python 02_embed_resnet50.py --weights resnet50.pth         weights downloaded elsewhere
-  python 02_embed_resnet50.py --model efficientnet_lite0     small, its weights are in a package
-  python 02_embed_resnet50.py --compile --precision bf16     fastest, a little less precise
-  python 02_embed_resnet50.py --from-file mine.fvecs         no images: vectors of your own
-  python 02_embed_resnet50.py --from-file clip.parquet --metric cosine
+  python 02_embed_resnet50.py --model efficientnet_lite0 --precision bf16 --compile
+  python 02_embed_resnet50.py --from-file clip.parquet       no images: vectors of your own
   python 02_embed_resnet50.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
@@ -41,16 +39,17 @@ def arguments() -> argparse.ArgumentParser:
         "--from-file",
         type=Path,
         metavar="FILE",
-        help="take these vectors and compute none, without stage 01: .npy, .fvecs, .bvecs, .fbin, "
-        ".u8bin, .i8bin, .hdf5 as ann-benchmarks has it, .parquet",
+        help="take these vectors and compute none, without stage 01; of a folder or a pattern all",
     )
     add(
         "--metric",
         metavar="euclidean|cosine",
-        help="by what vectors are compared; for cosine they are scaled to unit length (default: "
-        "what an .hdf5 file says, else euclidean)",
+        help="by what vectors are compared, also as l2 or angular; for cosine they are scaled to "
+        "unit length (default: what an .hdf5 file says, else euclidean)",
     )
-    add("--column", help="of a .parquet file, if there are several of lists")
+    add("--column", help="which matrix of a file that has several, by its name there")
+    add("--row-ids", type=Path, metavar="FILE|none", help="their names, a line each (default: id)")
+    add("--drop-bad", action="store_true", help="leave out rows that are null, not finite, or 0")
     add(
         "--weights",
         metavar="W",
@@ -100,7 +99,8 @@ def choose_task(args: argparse.Namespace, stage: Stage) -> EmbedImages | ImportE
         raise InputError("--weights are of a network, and --from-file computes with none")
     metric = choose_metric(args.metric, args.from_file)
     if args.from_file:
-        return ImportEmbeddings(args.from_file.absolute(), metric, args.column)
+        about = (metric, args.column, args.row_ids, args.drop_bad)
+        return ImportEmbeddings(args.from_file.absolute(), *about)
     pixels, _ = stage.require("01_images.npy", "01_images.parquet")
     is_file = args.weights and Path(args.weights).is_file()
     weights = Path(args.weights).absolute() if is_file else args.weights

@@ -3,6 +3,7 @@
 reads   results/02_embeddings.npy
 writes  results/03_queries.npy          int32 (Q,), the rows searched for
         results/03_query_vectors.npy    float32 (Q, d), with queries from a file, which are no rows
+        results/03_query_ids.parquet    row, id: their names
         results/03_exact_indices.npy    int32 (Q, K), ascending distance, then id
         results/03_exact_distances.npy  float32 (Q, K), Euclidean
         results/03_exact.json           the manifest
@@ -24,11 +25,12 @@ import pandas as pd
 
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.environment import n_threads
-from drift.pipeline.results import content_hash, load_array
+from drift.pipeline.results import load_array
 from drift.pipeline.stage import Stage
+from drift.proposals import choose_product
 from drift.protocols import Protocol
 from drift.stages.embed import EUCLIDEAN
-from drift.stages.exact import ExactKnn, ExpandedKnn, choose_queries, draw_queries
+from drift.stages.exact import ExactKnn, ExpandedKnn, choose_queries, draw_queries, fitting_k
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -43,6 +45,8 @@ def arguments() -> argparse.ArgumentParser:
         help="rows to search for: all, or N drawn ones; or vectors in a file, as for stage 02, "
         "which are scaled like the embeddings (of an .hdf5 file: test)",
     )
+    parser.add_argument("--column", help="which matrix of such a file, by its name there")
+    parser.add_argument("--drop-bad", action="store_true", help="leave out those not finite, or 0")
     parser.add_argument(
         "--protocol",
         choices=("study", "notebook", "paper"),
@@ -51,6 +55,12 @@ def arguments() -> argparse.ArgumentParser:
         "notebook: it is, and distances are FAISS's expanded ones in float32; paper: the first of "
         "k + 1 is dropped, whatever it is, and distances are expanded. Stages 04 and 05 follow",
     )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="what proposes neighbors, which the processor checks; auto: a GPU if torch has one",
+    )
     return parser
 
 
@@ -58,16 +68,21 @@ def main(args: argparse.Namespace) -> None:
     stage = Stage("03_exact", args.results, args.force, args.workers)
     (embeddings,) = stage.require("02_embeddings.npy")
     metric = stage.results.manifest("02_embeddings")["parameters"].get("metric", EUCLIDEAN)
-    k, protocol = args.k_max, Protocol(args.protocol)
-    chosen = choose_queries(args.queries, protocol, metric)
-    named = chosen if isinstance(chosen, str | int) else content_hash(chosen.file)
+    protocol = Protocol(args.protocol)
+    choose_product(args.device)  # refuses a GPU that is not there
+    chosen = choose_queries(args.queries, protocol, metric, args.column, args.drop_bad)
+    k = fitting_k(args.k_max, chosen, load_array(embeddings), protocol)
+    named = chosen if isinstance(chosen, str | int) else chosen.parameters
     parameters = {"k_max": k, "queries": named, "protocol": args.protocol, "seed": args.seed}
     if stage.begin(parameters):
-        rows, vectors = draw_queries(chosen, load_array(embeddings), k, protocol, args.seed)
+        drawn = draw_queries(chosen, load_array(embeddings), k, protocol, args.seed)
+        rows, vectors, warnings = drawn
         queries = stage.save("03_queries.npy", rows)
         if protocol is Protocol.STUDY:
-            vectors = None if vectors is None else stage.save("03_query_vectors.npy", vectors)
-            search = ExactKnn(embeddings, queries, k, vectors)
+            if vectors is not None:
+                vectors = stage.save("03_query_vectors.npy", vectors)
+                stage.append("03_query_ids.parquet", {"row": rows, "id": chosen.ids})
+            search = ExactKnn(embeddings, queries, k, vectors, args.device)
         else:
             search = ExpandedKnn(embeddings, queries, k, protocol, n_threads())
         stage.create("03_exact_indices.npy", (len(rows), k), np.int32)
@@ -77,14 +92,15 @@ def main(args: argparse.Namespace) -> None:
             stage.write("03_exact_distances.npy", block, lists.distances)
             stage.checkpoint(block, recomputed=lists.recomputed)
         recomputed = stage.total("recomputed")
-        stage.commit(certified_at_once=len(rows) - recomputed, recomputed=recomputed)
+        certified = len(rows) - recomputed
+        stage.commit(warnings, certified_at_once=certified, recomputed=recomputed)
     print_summary(stage)
 
 
 def print_summary(stage: Stage) -> None:
     manifest = stage.manifest()
     names = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
-    queries, indices, distances = map(stage.results.load, names)
+    queries, indices, distances = (load_array(stage.results.path(name)) for name in names)
     if manifest["parameters"]["protocol"] == "notebook":
         off = (distances[indices == queries[:, None]] > 0).mean()
         print(f"{off:.1%} of the queries are not at distance 0 from themselves")

@@ -24,9 +24,9 @@ from typing import NoReturn
 
 from drift.pipeline.stage import Stage
 from drift.protocols import Protocol
-from drift.stages import lists
+from drift.stages import grids, imported, lists
 from drift.stages.exact import QUERY_VECTORS, exact_protocol
-from drift.stages.search import announce_rest, built_index, choose_searches
+from drift.stages.search import built_index, choose_searches
 from drift.stages.targets import ChooseSetting
 
 
@@ -38,8 +38,8 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         metavar="RUN",
         help="faiss, hnswlib, usearch or pgvector, and its efSearch: a number, k, 2k, 0.25k, k,50, "
-        "or overlap=0.99 or lid=0.01 for what reaches that; then ,ef_construction=400. Or an index "
-        "of FAISS, IVF256,Flat:nprobe=8 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
+        "or overlap=0.99, recall=0.99, lid=0.01 for what reaches that; then ,ef_construction=400. "
+        "Or FAISS's IVF256,Flat:nprobe=8 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
     )
     parser.set_defaults(seed=None)
     add(
@@ -51,17 +51,19 @@ def arguments() -> argparse.ArgumentParser:
     add("--m", type=whole(2, 10_000), default=32, metavar="M", help="links of a node")
     add("--ef-construction", type=whole(1, 10**6), default=200, metavar="EF", help="efConstruction")
     add("--build-threads", type=whole(1), default=1, metavar="N", help="above 1: not reproducible")
-    add("--postgres", metavar="URL", help="for pgvector: a server of yours (default: its own)")
+    add("--postgres", metavar="URL", help="a server of yours, password by PGPASSWORD or ~/.pgpass")
     cli.add_grid(parser)
     add(
         "--lists",
         nargs="+",
         action="append",
         metavar=("NAME", "IDS"),
-        help="a run of lists of another system: its name; its ids, as .npy, .ivecs, .ibin, .hdf5 "
-        "or .parquet, or a folder of k0010_indices.npy ...; if wanted, its distances to compare",
+        help="a run of lists of another system: its name; its ids, a matrix or a table of hits, or "
+        "a folder of k0010_indices.npy ...; if wanted, its distances to compare",
     )
-    kinds = ("euclidean", "squared", "cosine")
+    kinds = ("euclidean", "squared", "cosine", "similarity")
+    add("--columns", nargs="+", metavar="ROLE=NAME", help="query=, id=, distance=, ... of IDS")
+    add("--anyway", action="store_true", help="take lists that are as good as random")
     add("--reported", choices=kinds, help="what those distances are (default: euclidean)")
     add("--seconds", type=cli.positive, metavar="S", help="how long that system searched")
     add("--save-index", action="store_true", help="keep the graphs, for later runs")
@@ -78,23 +80,22 @@ def main(args: argparse.Namespace) -> None:
     stage = Stage("04_hnsw", args.results, args.force, args.workers)
     files = stage.require("02_embeddings.npy", "03_queries.npy")
     protocol = exact_protocol(stage)
-    is_outside = protocol is Protocol.OUTSIDE
-    files += stage.require(QUERY_VECTORS) if is_outside else [None]
+    files += stage.require(QUERY_VECTORS) if protocol is Protocol.OUTSIDE else [None]
     of_every_run = list(stage.inputs)  # a run with a target is made from what follows too
     of_exact = stage.results.manifest("03_exact")["parameters"]
     exact = stage.require("03_exact_indices.npy", "03_exact_distances.npy")
-    grid = cli.k_grid(args, of_exact["k_max"])
+    grid = cli.k_grid(args, longest := of_exact["k_max"])
     tasks = choose_searches(args, grid, protocol, *files)
-    tasks += lists.parse_lists(args, grid, protocol, *files)
-    has_target = any(task.run.target for task in tasks)
-    rows = stage.require("02_rows.parquet") if has_target and not is_outside else []
-    lists.announce_overwriting(stage.results, tasks)
-    parts = {}
+    tasks += imported.parse_lists(args, grid, longest, protocol, *files)
+    has_groups = protocol is not Protocol.OUTSIDE and any(task.run.target for task in tasks)
+    rows = stage.require("02_rows.parquet") if has_groups else []
+    parts, pending, more = {}, [], {"protocol": of_exact["protocol"]}
     for task in tasks:
         part = stage.part(task.run.name, *(stage.inputs if task.run.target else of_every_run))
-        if part.begin(task.parameters | {"protocol": of_exact["protocol"]}):
+        whole, former = grids.on_its_grid(part, task, more, longest, args)
+        if part.begin(whole.parameters | more):
             parts[task.run.name] = part
-    pending = [task for task in tasks if task.run.name in parts]
+            pending.append(grids.remaining(part, whole, former))
     for task in pending:
         task.check(*exact)
     for run in {task.run.index_name: task.run for task in tasks}.values():
@@ -105,9 +106,8 @@ def main(args: argparse.Namespace) -> None:
                 part.start_clock()
                 target = ChooseSetting(task, *exact, *rows) if task.run.target else None
                 costs = lists.store_lists(part, target.choose(part) if target else task)
-                part.commit(**costs, **(target.notes(part) if target else {}))
-                if task.run == pending[0].run:
-                    announce_rest(pending, costs.get("search_seconds_in_all", 0))
+                costs |= target.notes(part) if target else {}
+                part.commit(**grids.all_notes(part.kept, costs), asked_by=task.words)
     if args.replace:
         lists.remove_others(stage.results, [task.run for task in tasks])
     table = lists.summary(stage, [task.run for task in tasks])

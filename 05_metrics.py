@@ -13,7 +13,7 @@ writes  results/05_per_query.parquet  a row for each run, k and query, a column 
 examples
   python 05_metrics.py
   python 05_metrics.py --k-of-interest 100
-  python 05_metrics.py --seed 1    other bootstrap resamples
+  python 05_metrics.py --seed 1    other partitions into clusters
   python 05_metrics.py --scheduler tcp://host:8786    on the workers of a Dask cluster
 """
 
@@ -21,9 +21,7 @@ import drift.pipeline.cli as cli
 
 import argparse
 
-import numpy as np
-import pandas as pd
-
+from drift.pipeline.environment import package_versions
 from drift.pipeline.stage import Stage
 from drift.report.by_use import by_use
 from drift.report.sentences import verdict
@@ -37,7 +35,6 @@ from drift.stages.metrics import (
     remove_other_parts,
     store_per_query,
 )
-from drift.summaries import N_RESAMPLES, summarize_runs
 
 NAMED = ("01_images", "02_embeddings", "03_exact")  # in what is printed
 TABLES = [f"05_{name}.parquet" for name in ("curves", "safe_k", "graphs", "differences", "by_use")]
@@ -59,31 +56,19 @@ def main(args: argparse.Namespace) -> None:
     for run, task in plan.tasks.items():
         measure_run(stage, run, task)
     parts = dict(zip(plan.tasks, stage.require(*map(part_file, plan.tasks)), strict=True))
-    parameters = {"runs": plan.runs, "n_resamples": N_RESAMPLES, "seed": args.seed}
-    if stage.begin(parameters | {"k_of_interest": k}):
+    runs = {run: manifest["parameters"] for run, manifest in plan.searched.items()}
+    parameters = {"runs": runs, "k_of_interest": k, "seed": args.seed}
+    # It is optional: what was measured without it is not up to date with it.
+    if stage.begin(parameters | {"igraph": package_versions().get("igraph")}):
         store_per_query(stage, parts, list(plan.descriptions))
         measured = {run: plan.values(run, path) for run, path in parts.items()}
-        for name, table in summarize(plan, measured, k, args.seed).items():
-            table.to_parquet(stage.output(name), index=False)
-        stage.commit(**plan.notes)
+        uses, no_clusters = plan.by_use(measured, k, args.seed)
+        for name, table in (plan.tables(measured, k) | {"by_use": uses}).items():
+            if name != "graphs" or len(table["k"]):
+                stage.append(f"05_{name}.parquet", table)
+        stage.commit(**plan.notes, no_clusters=no_clusters)
         remove_other_parts(stage, plan)
     print_summary(stage, plan)
-
-
-def summarize(plan: MetricsPlan, measured: dict, k: int, seed: int) -> dict[str, pd.DataFrame]:
-    """The tables of all runs, by file."""
-    tables = summarize_runs(measured, seed, plan.groups)
-    curves = pd.concat([tables.curves, plan.hubs_and_orphans()])
-    order = {run: i for i, run in enumerate(plan.tasks)}
-    curves = curves.iloc[np.lexsort((curves["k"], curves["run"].map(order)))]
-    chosen = [
-        curves.astype({"k": "int32", "n": "int32"}),
-        tables.safe_k.astype({"safe_k": "int32"}),
-        tables.graphs if len(tables.graphs) else None,
-        tables.differences,
-        plan.by_use(measured, k, seed),
-    ]
-    return {name: table for name, table in zip(TABLES, chosen, strict=True) if table is not None}
 
 
 def print_summary(stage: Stage, plan: MetricsPlan) -> None:
@@ -93,8 +78,8 @@ def print_summary(stage: Stage, plan: MetricsPlan) -> None:
     study = Study(*tables, {name: stage.results.manifest(name) for name in stages})
     cli.print_text(verdict(study).sentences)
     use = by_use(study)
-    cli.print_text([use.lead, *use.notes])
-    cli.print_table(use.title, use.table.set_index("run").T.reset_index(names=""))
+    cli.print_text(use.notes)
+    cli.print_table(use.title, use.table)
     cli.print_table(f"curves in {stage.results.path(TABLES[0])}", overview(study))
 
 

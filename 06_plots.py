@@ -26,9 +26,9 @@ from drift.published import notebook, paper
 from drift.report import gallery
 from drift.report.sentences import verdict
 from drift.report.study import PER_QUERY, Published, Study
-from drift.report.tables import published_table
 
 IMAGES = ("01_images.npy", "01_images.parquet")
+FORMER = ("01_images", "02_embeddings", "03_exact")
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
 TABLES = ("curves", "safe_k", "graphs", "differences", "by_use")
 
@@ -77,15 +77,13 @@ def main(args: argparse.Namespace) -> None:
             left_out["gallery"] = "the queries are not among the images"
         shown = gallery.gallery(study, run, k, lists, images, args.gallery) if lists else None
         html = page.render(study, plots, shown, left_out)
-        stage.output("06_report.html").write_text(html, encoding="utf-8")
+        stage.output("06_report.html").write_text(html, "utf-8", "backslashreplace")
         stage.commit(left_out=left_out)
     print_summary(stage, study)
 
 
 def print_summary(stage: Stage, study: Study) -> None:
     cli.print_text(verdict(study).sentences)
-    if "lid_notebook_ann" in study.metrics:
-        cli.print_table("ours beside the published curve", published_table(study))
     manifest = stage.manifest()
     for name, reason in manifest["left_out"].items():
         print(f"left out: {name} ({reason})")
@@ -104,9 +102,7 @@ def read_study(stage: Stage) -> Study:
         )
     names = [f"05_{table}.parquet" for table in TABLES]
     tables = [stage.read(name) if name in measured["outputs"] else None for name in names]
-    stages = ["02_embeddings", "03_exact", *(f"04_hnsw/{run}" for run in searched), "05_metrics"]
-    if IMAGES[0] in (results.manifest("02_embeddings") or {"inputs": ()})["inputs"]:
-        stages.insert(0, "01_images")
+    stages = [*FORMER, *(f"04_hnsw/{run}" for run in searched), "05_metrics"]
     study = Study(*tables, {name: results.manifest(name) for name in stages})
     study.published = Published(paper.curves(), paper.jumps(), notebook.curve())
     return study

@@ -25,12 +25,9 @@ import argparse
 import contextlib
 import itertools
 import json
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,13 +37,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.machine import machine, timed
 from benchmarks.vectors import clustered
 from drift.indexes.registry import parse_run
 from drift.indexes.run import FAISS_NAMES, Value
 from drift.indexes.search import group_shared_searches
 from drift.protocols import Protocol
 
-ROOT = Path(__file__).parent.parent
 RUNS = ["faiss:50", "hnswlib:50", "usearch:50", "pgvector:50", "IVF256,Flat:nprobe=8"]
 RUNS += ["HNSW32_SQ8:efSearch=50"]
 M, EF_CONSTRUCTION = 32, 200
@@ -168,19 +165,6 @@ def bare_pgvector(x: np.ndarray, points: np.ndarray, searches: Searches, url: st
     owner.execute("drop table bare")
 
 
-def timed(*command: str | Path) -> np.ndarray:
-    """Seconds that a Python script takes, and seconds of the processors' time."""
-    start = time.perf_counter(), processor_time()
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return np.array([time.perf_counter(), processor_time()]) - start
-
-
-def processor_time() -> float:
-    """Of all processes that have been waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def prepare(results: Path, x: np.ndarray, queries: str, k_max: int) -> None:
     """Stages 02 and 03 on some vectors."""
     results.mkdir()
@@ -190,12 +174,13 @@ def prepare(results: Path, x: np.ndarray, queries: str, k_max: int) -> None:
 
 
 def compare(results: Path, run: str, ks: list[int], url: str) -> tuple[np.ndarray, np.ndarray]:
-    """What stage 04 takes for a run, and what the bare calls take."""
+    """Seconds that stage 04 takes for a run and those of the processors, then of the bare calls."""
     which = ("--k", *map(str, ks), "--runs", run)
     server = ("--postgres", url) if run.startswith("pgvector") else ()
     stage = timed("04_hnsw_search.py", "--results", results, "--force", *which, *server)
     files = (results / "02_embeddings.npy", results / "03_queries.npy")
-    return stage, timed(__file__, "--bare", *files, url, *which)
+    calls = timed(__file__, "--bare", *files, url, *which)
+    return np.array(stage[:2]), np.array(calls[:2])
 
 
 def speeds_by_place(results: Path, runs: list[str], k: int, rounds: int) -> pd.DataFrame:
@@ -262,7 +247,7 @@ def main() -> None:
                     }
                 )
         ks = ", ".join(map(str, args.k))
-        print(f"{len(x)} x {x.shape[1]}, {args.queries} queries, k = {ks}; seconds")
+        print(f"{len(x)} x {x.shape[1]}, {args.queries} queries, k = {ks}; seconds; {machine()}")
         table = pd.DataFrame(rows).groupby("run", sort=False).median()
         print(table.round(2).to_string())
         saved = [run for run in args.runs if not run.startswith("pgvector")]

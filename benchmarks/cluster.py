@@ -10,10 +10,8 @@ over the plain one, `efficiency` that with one worker over twice that with two.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +19,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.machine import machine, timed
 from benchmarks.vectors import clustered
 
-ROOT = Path(__file__).parent.parent
 WAYS = {
     "plain": ("--threads", "2"),
     "two workers": ("--scheduler", "local", "--threads", "2"),
@@ -36,8 +34,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--k", type=int, default=250)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256, help="for stage 02; 0: without it")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--until", choices=("03", "04", "05"), default="05", help="stage")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(args, Path(folder))
@@ -52,21 +51,19 @@ def main() -> None:
     )
     print(
         f"{args.images} images; {args.rows} x {args.dim}, K = {args.k}; {args.rounds} rounds, "
-        "seconds"
+        f"seconds; {machine()}"
     )
     print(seconds.round(2).to_string())
 
 
 def measure(args: argparse.Namespace, folder: Path) -> pd.DataFrame:
     def run(script: str, results: str, *flags: str) -> float:
-        command = [sys.executable, ROOT / script, "--results", folder / results, *flags]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        return time.perf_counter() - start
+        return timed(script, "--results", folder / results, *flags)[0]
 
     np.save(folder / "x.npy", clustered(args.rows, args.dim))
-    images = ("--dataset", "photos", "--n-images", str(args.images))
-    run("01_download_stl10.py", "images", *images)
+    if args.images:
+        images = ("--dataset", "photos", "--n-images", str(args.images))
+        run("01_download_stl10.py", "images", *images)
     run("02_embed_resnet50.py", "vectors", "--from-file", str(folder / "x.npy"))
     lite = ("--model", "efficientnet_lite0")
     stages = [
@@ -76,7 +73,9 @@ def measure(args: argparse.Namespace, folder: Path) -> pd.DataFrame:
         ("05_metrics.py", "vectors", ()),
     ]
     rows = []
-    for script, results, flags in stages:
+    for script, results, flags in stages[0 if args.images else 1 :]:
+        if script[:2] > args.until:
+            break
         for round_ in range(args.rounds):
             for way, how in WAYS.items():
                 seconds = run(script, results, *flags, *how, "--force")

@@ -29,11 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.machine import machine
 from drift.images import CROP, DEVICES, LITE0, RANDOM, backbones, embedding
 from drift.images.photos import photo_crops
 from drift.metrics import neighborhood_overlap
 
-K = 50
 # On a GPU Pillow bounds the plain loop, and its rate shows on few images.
 MOST_PLAIN = 512
 WAYS = {
@@ -50,20 +50,23 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=["resnet50", LITE0])
     parser.add_argument("--n-images", type=int, default=320, help="for the neighbors")
+    parser.add_argument("--k", type=int, default=50, help="of them")
     parser.add_argument("--timed", type=int, default=64, help="images of one timing")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of timings of each way")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     args = parser.parse_args()
     device = embedding.choose_device(args.device)
-    where = torch.cuda.get_device_name() if device == "cuda" else device
+    where = machine() if device == "cpu" else f"{torch.cuda.get_device_name()} beside {machine()}"
     pixels = photo_crops(args.n_images, seed=0).read(0, args.n_images)
     for model in args.models:
-        print(f"\n{model} on {where}, {torch.get_num_threads()} threads")
-        table = compare(model, pixels, args.timed, args.rounds, device)
+        print(f"\n{model} on {where}")
+        table = compare(model, pixels, args.k, args.timed, args.rounds, device)
         print(table.to_string(index=False), flush=True)
 
 
-def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int, device: str) -> pd.DataFrame:
+def compare(
+    model: str, pixels: np.ndarray, k: int, n_timed: int, rounds: int, device: str
+) -> pd.DataFrame:
     """A row for the plain loop, and one for each of `WAYS`: medians over the rounds."""
     backbone = backbones.load(model, None if model == LITE0 else RANDOM)
     published = as_published(model, backbone)
@@ -71,12 +74,12 @@ def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int, device: s
     few = timed[:MOST_PLAIN]
     flops = flops_per_image(backbone)
     plain_rates, peaks, table = [], [], []
-    nearest = neighbors(plain_loop(pixels, published, "cpu"))
+    nearest = neighbors(plain_loop(pixels, published, "cpu"), k)
     moved = copy.deepcopy(published.network).to(device)
     published = dataclasses.replace(published, network=moved)
     for way, settings in WAYS.items():
         extract = embedding.Extractor(backbone, device=device, **settings)
-        kept = neighborhood_overlap(nearest, neighbors(extract(pixels))).mean()
+        kept = neighborhood_overlap(nearest, neighbors(extract(pixels), k)).mean()
         pairs = []
         for _ in range(rounds):
             peaks.append(matmul_flops(device))
@@ -90,9 +93,9 @@ def compare(model: str, pixels: np.ndarray, n_timed: int, rounds: int, device: s
         plain_rates.extend(plain)
         table.append((way, np.median(fast), np.median(fast / plain), kept))
     table.insert(0, ("plain loop", np.median(plain_rates), 1.0, 1.0))
-    frame = pd.DataFrame(table, columns=["way", "images/s", "times plain", f"kept of {K}"])
+    frame = pd.DataFrame(table, columns=["way", "images/s", "times plain", f"kept of {k}"])
     frame.insert(3, "of matmul rate", frame["images/s"] * flops / np.median(peaks))
-    return frame.round({"images/s": 1, "times plain": 2, "of matmul rate": 2, f"kept of {K}": 4})
+    return frame.round({"images/s": 1, "times plain": 2, "of matmul rate": 2, f"kept of {k}": 4})
 
 
 def as_published(model: str, backbone: backbones.Backbone) -> backbones.Backbone:
@@ -124,11 +127,11 @@ def plain_loop(pixels: np.ndarray, backbone: backbones.Backbone, device: str) ->
     return np.concatenate(features)
 
 
-def neighbors(embeddings: np.ndarray) -> np.ndarray:
-    """The 50 nearest of each row."""
+def neighbors(embeddings: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest of each row."""
     points = torch.from_numpy(embeddings).double()
     distances = torch.cdist(points, points)
-    return distances.fill_diagonal_(torch.inf).topk(K, largest=False).indices.numpy()
+    return distances.fill_diagonal_(torch.inf).topk(k, largest=False).indices.numpy()
 
 
 def rate(work: Callable[[], object], n: int) -> float:

@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py [--rows 12500 25000 50000 100000] [--queries 10000] [--runs faiss:50]
     python benchmarks/scale.py --rows 250000 500000 1000000 --dim 128
+    python benchmarks/scale.py --rows 1000000 --dim 128 --until 03    the exact search alone
 
 For each number of rows clustered vectors are imported by stage 02, and every stage runs as a
 process of its own, on the same number of queries, which are none of the rows. The tables hold its
@@ -25,9 +26,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.machine import ROOT, machine
 from benchmarks.vectors import clustered
 
-ROOT = Path(__file__).parent.parent
 ROWS_PER_CLUSTER = 100
 
 
@@ -67,6 +68,7 @@ def stages(rows: int, args: argparse.Namespace, folder: Path) -> dict[str, tuple
     return {
         stage: measure(script, "--results", results, *arguments)
         for stage, (script, *arguments) in commands.items()
+        if stage <= args.until
     }
 
 
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--runs", nargs="+", default=["faiss:50"])
     parser.add_argument("--build-threads", default="1", metavar="N")
+    parser.add_argument("--until", choices=("03", "04", "05", "06"), default="06", help="stage")
     parser.add_argument("--folder", type=Path, help="where to work; without it the system's own")
     args = parser.parse_args()
     seconds, memory = {}, {}
@@ -98,13 +101,15 @@ def main() -> None:
             {stage: pair[part] for stage, pair in by_stage.items()} for part in (0, 1)
         )
         print(f"{rows} rows: {by_stage}", file=sys.stderr)
-    print(f"{args.dim} dimensions, {args.queries} queries, {' '.join(args.runs)}")
+    print(f"{args.dim} dimensions, {args.queries} queries, {' '.join(args.runs)}; {machine()}")
     print(f"\nseconds of each stage\n{table(seconds)}")
     print(f"\npeak memory of each stage in GB\n{table(memory)}")
     last = max(args.rows)
     # What a query costs does not depend on how many there are; the graph is built once.
-    predicted = sum(seconds[last][stage] for stage in ("03", "04", "05")) * last / args.queries
-    print(f"\nwith all {last} rows as queries 03 to 05 take {predicted / 60:.0f} minutes at most")
+    until = min(args.until, "05")
+    predicted = sum(seconds[last][stage] for stage in seconds[last] if "03" <= stage <= until)
+    minutes = predicted * last / args.queries / 60
+    print(f"\nwith all {last} rows as queries 03 to {until} take {minutes:.0f} minutes at most")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Ask each library for lists longer than efSearch, and print what comes back.
 
     python benchmarks/stop_rules.py [--results results] [--folder results-stop-rules]
+    python benchmarks/stop_rules.py --libraries FAISS hnswlib --k 50 100
 
 Takes the images, embeddings and exact lists of a results folder, those of `make demo` for instance,
 links them into a folder of its own, and runs stages 04 and 05 there: every library on a graph of
 M = 32 and efConstruction = 200, with efSearch = 50, at k = 50 and k = 250. Runs that are there
-already are not repeated. The table is in Markdown.
+already are not repeated. --k asks for two other lengths of lists. The table is in Markdown.
 """
 
 import argparse
@@ -20,11 +21,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.machine import ROOT, machine
 from drift.indexes.registry import parse_run
-from drift.report.tables import format_fraction, format_percent
+from drift.report.tables import format_error, format_fraction, format_percent
 
-ROOT = Path(__file__).parent.parent
-SHORT, LONG = 50, 250
 RUNS = {
     "FAISS": "faiss:50",
     "hnswlib": "hnswlib:50",
@@ -49,28 +49,27 @@ def stage(script: str, *arguments: str | Path) -> None:
         sys.exit(2)  # the stage has said why
 
 
-def table(folder: Path) -> pd.DataFrame:
+def table(folder: Path, libraries: list[str], short_k: int, long_k: int) -> pd.DataFrame:
     """A row for each library, from what stages 04 and 05 wrote."""
     curves = pd.read_parquet(folder / "05_curves.parquet").set_index(["run", "k", "metric"])
-    by_use = pd.read_parquet(folder / "05_by_use.parquet").set_index(["measure", "run"])
     rows = []
-    for name, text in RUNS.items():
+    for name in libraries:
+        text = RUNS[name]
         run = parse_run(text, 32, 200).name
         notes = json.loads((folder / "04_hnsw" / run / "run.json").read_text())
-        short, long = curves.loc[run, SHORT], curves.loc[run, LONG]
-        lid = by_use.loc["lid_error", run]
-        share = lid["n"] / long["n"]["overlap"]
-        rule, speed = notes["effective_ef"][f"{LONG}"], notes["queries_per_second"][f"{LONG}"]
+        short, long = curves.loc[run, short_k], curves.loc[run, long_k]
+        lid = long.loc["lid_error", ["mean", "ci_low", "ci_high"]]
+        rule, speed = (notes[part][f"{long_k}"] for part in ("effective_ef", "queries_per_second"))
         is_iterative = "iterative_scan" in text
         stops = f"{rule['stops_after']} of {rule['list_length']}"
         rows.append(
             {
-                f"efSearch = {SHORT}": name,
-                f"overlap at k = {SHORT}": format_fraction(short["mean"]["overlap"]),
-                f"at k = {LONG}": format_fraction(long["mean"]["overlap"]),
+                "efSearch = 50": name,
+                f"overlap at k = {short_k}": format_fraction(short["mean"]["overlap"]),
+                f"at k = {long_k}": format_fraction(long["mean"]["overlap"]),
                 "returned": f"{100 * long['mean']['found']:.3g} %",
-                "LID off by (95 % interval)": f"{format_percent(lid['value'], share)} % "
-                f"({format_percent(lid['ci_low'])} to {format_percent(lid['ci_high'])})",
+                "LID off by %": format_error(*lid),
+                "of lists as short": format_percent(long["mean"]["lid_cut_error"]),
                 "stops after": f"{rule['ef_search']} at a time" if is_iterative else stops,
                 "queries/s": f"{speed:,.0f}{' at the client' if 'timed' in notes else ''}",
             }
@@ -82,6 +81,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--folder", type=Path, default=Path("results-stop-rules"))
+    parser.add_argument("--libraries", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--k", type=int, nargs=2, default=(50, 250))
     args = parser.parse_args()
     if not (args.results / "03_exact.json").exists():
         sys.exit(f"{args.results} has no exact lists: run stages 01 to 03, or make demo, first")
@@ -89,10 +90,11 @@ def main() -> None:
     for path in args.results.glob("0[123]_*"):
         link(path, args.folder)
     place = ("--results", args.folder)
-    grid = ("--k", str(SHORT), str(LONG))
-    stage("04_hnsw_search.py", *place, *grid, "--runs", *RUNS.values())
+    grid = ("--k", *map(str, args.k))
+    stage("04_hnsw_search.py", *place, *grid, "--runs", *(RUNS[name] for name in args.libraries))
     stage("05_metrics.py", *place)
-    cells = table(args.folder)
+    cells = table(args.folder, args.libraries, *args.k)
+    print(f"On {machine()}:\n")
     for row in [cells.columns, ["---"] * len(cells.columns), *cells.to_numpy()]:
         print("|", " | ".join(row), "|")
 

@@ -9,30 +9,22 @@ stage runs as a process of its own, with `faiss:50` alone, then the notebook's w
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.machine import machine, timed
+
 STAGES = {
     "03": ("03_exact_knn.py",),
     "04": ("04_hnsw_search.py", "--runs", "faiss:50"),
     "05": ("05_metrics.py",),
     "06": ("06_plots.py",),
 }
-
-
-def timed(*command: str | Path) -> tuple[float, str]:
-    """Seconds and output of a Python script."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return time.perf_counter() - start, done.stdout
 
 
 def main() -> None:
@@ -51,11 +43,12 @@ def main() -> None:
             }
             row["03 to 06"] = sum(row.values())
             embeddings = Path(folder) / "02_embeddings.npy"
-            row["notebook"], output = timed(ROOT / "benchmarks/notebook.py", embeddings)
+            row["notebook"], _, output = timed("benchmarks/notebook.py", embeddings)
         row["of it FAISS"], row["of it loops"] = map(float, output.split())
         row["ratio"] = row["03 to 06"] / row["notebook"]
         rows.append(row)
-    print(f"medians of {args.rounds} rounds, seconds; ratio: 03 to 06 over the notebook's way")
+    print(f"medians of {args.rounds} rounds, seconds; {machine()}")
+    print("ratio: 03 to 06 over the notebook's way")
     print(pd.DataFrame(rows).median().round(2).to_frame().T.to_string(index=False))
 
 

@@ -1,160 +1,208 @@
 """What the lists of an index change for those who use them, at one k.
 
 Density estimates and HDBSCAN use the distance to the k-th neighbor, dimension estimates the LID,
-retrieval the members of a list, methods on graphs what the lists connect, and k-NN classification
-the labels of the neighbors. Neighbor lists are those of `drift.metrics`.
+retrieval the members of a list, clustering on graphs what the lists connect, and k-NN
+classification the labels of the neighbors. Neighbor lists are those of `drift.metrics`.
 """
 
+import itertools
+import random
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from drift.intervals import bootstrap_means, mean_intervals, sum_by_group
+from drift import InputError
+from drift.curves import estimate_curve
+from drift.intervals import Estimate, estimate_mean, groups_where
 from drift.neighbor_lists import checked_ids
-from drift.summaries import N_RESAMPLES
 from drift.vectors import row_blocks
 
 BADLY_SERVED = 0.9  # is a query that gets less of its neighbors
-_RATIOS = ("kth_distance", "lid")
-# What is known of each query, and by measure the use that it is for.
-METRICS = (
-    "overlap",
-    "recall",
-    "found",
-    *(f"{n}_{side}" for n in _RATIOS for side in ("exact", "ann")),
-)
-USES = {
-    "kth_distance_error": "density",
-    "lid_error": "dimension",
-    "below_overlap": "retrieval",
-    "below_recall": "retrieval",
-    "short_rows": "short",
-    "components_exact": "graphs",
-    "components_ann": "graphs",
-    "same_label": "classes",
-}
-
-
-class Estimate(NamedTuple):
-    """A number over the queries, its 95 % interval, and how many queries have a value."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    n: int
-
-
-def estimates(
-    errors: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    shares: Mapping[str, np.ndarray],
-    seed: int,
-    groups: np.ndarray | None = None,
-) -> dict[str, Estimate]:
-    """Relative errors, and shares of the queries, with their intervals.
-
-    A relative error is the mean error over the mean of the exact values; -0.1: 10 % too small. It
-    is a ratio of two means and not the mean of the queries' ratios, which has no value where an
-    exact one is 0, as the k-th distance among more than k duplicates is. Errors of both signs can
-    cancel. Queries for which a value or the exact one is NaN are left out of both means.
-
-    `errors` are by name some values and the exact ones, (Q,) each; `shares` by name of which
-    queries something is so; `seed` is of the resamples, which all names share; `groups` (Q,) are as
-    in `drift.intervals.sum_by_group`. Intervals are those of `drift.intervals.mean_intervals`: both
-    means of an error are resampled together, and with few groups its standard error is that of the
-    ratio's linear part. NaN where the exact mean is not above 0.
-
-    References
-    ----------
-    Cochran (1977), Sampling techniques, section 6.3: the variance of a ratio.
-    """
-    pairs = [(np.subtract(values, exact), exact) for values, exact in errors.values()]
-    # A share is a ratio too, over 1.
-    pairs += [(is_so, np.ones(len(is_so))) for is_so in shares.values()]
-    over, under = np.array(pairs, dtype=np.float64).transpose(1, 0, 2)
-    gone = np.isnan(over) | np.isnan(under)
-    over[gone] = under[gone] = np.nan
-    sums = sum_by_group(np.concatenate([over, under]), groups)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sizes = np.where(sums.means > 0, sums.means, np.nan)[len(over) :, None]
-        ratios = sums.means[: len(over), None] / sizes
-        drawn_over, drawn_under = np.split(bootstrap_means(sums, seed, N_RESAMPLES), 2)
-        resampled = np.where(drawn_under > 0, drawn_over / drawn_under, np.nan)
-    linear = ratios + (over - ratios * under) / sizes
-    ends = mean_intervals(sum_by_group(linear, groups), resampled)
-    result = {}
-    for i, name in enumerate([*errors, *shares]):
-        low, high = np.clip(ends[:, i], *((-1, np.inf) if name in errors else (0, 1)))
-        n = int(np.count_nonzero(~gone[i]))
-        result[name] = Estimate(float(ratios[i, 0]), float(low), float(high), n)
-    return result
+MOST_EDGES = 10_000_000  # of a graph that is partitioned
+N_PARTITIONS = 3
+# By use and measure.
+Uses = dict[tuple[str, str], Estimate]
 
 
 def estimate_uses(
-    values: Mapping[str, np.ndarray],
-    components: tuple[int | None, int | None],
-    labels: tuple[np.ndarray | None, np.ndarray | None],
-    seed: int,
-    groups: np.ndarray | None = None,
-) -> dict[str, Estimate]:
-    """`estimates` of `USES`, from the `METRICS` (Q,) of a run at one k by name.
+    values: Mapping[str, np.ndarray], groups: np.ndarray | None = None, side: str = "ann"
+) -> Uses:
+    """What lists change for densities and dimensions.
 
-    `components` and majority `labels` (Q,) are of the exact lists and of those returned. Counts
-    have no interval.
+    `values` are metrics of a run at one k, (Q,) each, by name; `side` is ``reported`` for the
+    distances as the index reported them. `groups` are as in `drift.intervals.estimate_mean`.
+
+    A k-NN density estimate is k over the volume within the k-th distance. With m neighbors, the
+    last of them at r_m, it is typically multiplied by the ``factor`` exp of the mean of
+    ln(m / k) - L ln(r_m / r_k), L being the pooled exact LID, of which the interval knows nothing.
     """
-    errors = {f"{n}_error": (values[f"{n}_ann"], values[f"{n}_exact"]) for n in _RATIOS}
-    shares = {f"below_{n}": values[n] < BADLY_SERVED for n in ("overlap", "recall")}
-    if labels[0] is not None:
-        shares["same_label"] = labels[0] == labels[1]
-    counts = {"short_rows": np.count_nonzero(values["found"] < 1)}
-    if components[0] is not None:
-        counts |= zip(("components_exact", "components_ann"), components, strict=True)
-    n = len(values["found"])
-    without = {name: Estimate(float(count), np.nan, np.nan, n) for name, count in counts.items()}
-    return estimates(errors, shares, seed, groups) | without
+    inverse = values["lid_inverse_exact"]
+    both = ~np.isnan(inverse) & ~np.isnan(values["lid_inverse_ann"])
+    pooled = 1 / inverse[both].mean() if both.any() else np.nan
+    names = ("kth_distance", "lid", "lid_inverse")
+    values = {**values, **{f"{name}_ann": values[f"{name}_{side}"] for name in names}}
+    kth, kth_ann = values["kth_distance_exact"], values["kth_distance_ann"]
+    is_apart = (kth > 0) & (kth_ann > 0)
+    logs = np.full(len(kth), np.nan)
+    farther = np.log(kth_ann[is_apart]) - np.log(kth[is_apart])
+    logs[is_apart] = np.log(values["found"][is_apart]) - pooled * farther
+    factor = estimate_mean(logs, groups, no_loss=0)
+    errors = ("lid_error", "lid_cut_error", "lid_pooled_error")
+    return {
+        ("density", "kth_distance_error"): estimate_curve(values, "kth_distance_error", groups),
+        ("density", "factor"): Estimate(*np.exp(factor[:3]), *factor[3:]),
+        **{("dimension", name): estimate_curve(values, name, groups) for name in errors},
+    }
 
 
-def join_components(components: np.ndarray, queries: np.ndarray, indices: ArrayLike) -> np.ndarray:
-    """Connected components of an undirected graph, once each query is joined to its neighbors.
+def estimate_retrieval(values: Mapping[str, np.ndarray], groups: np.ndarray | None = None) -> Uses:
+    """The shares of queries with less than `BADLY_SERVED` overlap and recall, as above."""
+    below = {name: (values[name] < BADLY_SERVED).astype(float) for name in ("overlap", "recall")}
+    return {
+        ("retrieval", f"below_{name}"): estimate_share(shares, groups, 0)
+        for name, shares in below.items()
+    }
 
-    `components` (N,) numbers each row's component from 0 on, as the result does; `indices` (Q, k)
-    are lists of the rows `queries` (Q,). Those of a k-NN graph are ``numpy.arange(N)``, joined by
-    all its lists, in any blocks. An `InputError` says when a list holds what cannot be.
+
+def estimate_classes(exact: np.ndarray, ann: np.ndarray, groups: np.ndarray | None = None) -> Uses:
+    """The accuracies of `classification` (Q,) by exact lists and those returned, paired."""
+    difference = estimate_mean(ann - exact, groups, no_loss=0, bounds=(-1, 1))
+    return {
+        ("classes", "accuracy_exact"): estimate_share(exact, groups),
+        ("classes", "accuracy_ann"): estimate_share(ann, groups),
+        ("classes", "accuracy_difference"): difference,
+    }
+
+
+def estimate_share(
+    shares: np.ndarray, groups: np.ndarray | None = None, no_loss: float | None = None
+) -> Estimate:
+    """`drift.intervals.estimate_mean` of shares (Q,), not too sure of what never happened.
+
+    Where more than half of the G groups are all 0, or all 1, the far end of the interval is at
+    least 1 - .025^(1/G) away from that.
+
+    References
+    ----------
+    Clopper and Pearson (1934), The use of confidence or fiducial limits illustrated in the case of
+    the binomial.
     """
-    ids = checked_ids(indices, n=len(components))
-    for start, stop in row_blocks(len(ids), 64 * ids.shape[1]):
-        block, n = ids[start:stop], int(components.max()) + 1
-        rows, places = np.nonzero(block >= 0)
-        ends = components[queries[start:stop][rows]], components[block[rows, places]]
-        graph = coo_array((np.ones(len(rows), bool), ends), shape=(n, n))
-        components = connected_components(graph, directed=False)[1][components]
-    return components
+    estimate = estimate_mean(shares, groups, no_loss, bounds=(0, 1))
+    n_groups, above_0, below_1 = (
+        int(groups_where(is_so, groups)) for is_so in (~np.isnan(shares), shares > 0, shares < 1)
+    )
+    reach = 1 - 0.025 ** (1 / max(1, n_groups))
+    low, high = estimate.ci_low, estimate.ci_high
+    return estimate._replace(
+        ci_low=min(low, 1 - reach) if 2 * below_1 < n_groups else low,
+        ci_high=max(high, reach) if 2 * above_0 < n_groups else high,
+    )
 
 
-def majority_labels(
-    indices: ArrayLike, labels: np.ndarray, queries: np.ndarray | None = None
-) -> np.ndarray:
-    """The most frequent label among each query's neighbors, of several the smallest; int64 (Q,).
+def leiden_partitions(indices: ArrayLike, seed: int = 0) -> list[np.ndarray]:
+    """Three partitions of the simple undirected k-NN graph of all N rows, by modularity.
 
-    Missing neighbors in the lists (Q, k) have no vote, nor rows whose label in `labels` (N,) is
-    negative, nor the `queries` (Q,), if they are rows, about themselves. -1 without any vote. An
-    `InputError` says when a list holds what cannot be.
+    Rows i and j are joined if either is in the other's list, (N, k). They differ by their seed
+    alone; each is the cluster of each row, (N,). An `InputError` says why there are none: igraph is
+    not installed, or there are more than `MOST_EDGES`.
+
+    References
+    ----------
+    Traag, Waltman and van Eck (2019), From Louvain to Leiden: guaranteeing well-connected
+    communities.
+    """
+    try:
+        import igraph
+    except ImportError:
+        message = "igraph is not installed: pip install -r requirements-leiden.txt"
+        raise InputError(message) from None
+    graph, partitions = igraph.Graph(len(indices), knn_edges(indices)), []
+    for one in range(seed, seed + N_PARTITIONS):
+        # igraph has one generator for all graphs: afterwards Python's own again.
+        igraph.set_random_number_generator(random.Random(one))
+        found = graph.community_leiden(objective_function="modularity", n_iterations=-1)
+        igraph.set_random_number_generator(random)
+        partitions.append(np.array(found.membership))
+    return partitions
+
+
+def estimate_clusters(exact: list[np.ndarray], ann: list[np.ndarray]) -> Uses:
+    """How many clusters there are, and how far those by the lists returned are the exact ones.
+
+    From `leiden_partitions` of both sides; the adjusted Rand index of two exact partitions, which
+    differ by their seed alone, is the yardstick. Each is the median over what there is.
+    """
+    pairs = itertools.product(exact, ann), itertools.combinations(exact, 2)
+    ari, yardstick = ([adjusted_rand_index(*pair) for pair in some] for some in pairs)
+    counts = ([one.max() + 1 for one in partitions] for partitions in (exact, ann))
+    names = ("clusters_exact", "clusters_ann", "ari", "ari_yardstick")
+    unknown = np.nan, np.nan, len(exact[0]), -1
+    return {
+        ("clusters", name): Estimate(float(np.median(numbers)), *unknown)
+        for name, numbers in zip(names, (*counts, ari, yardstick), strict=True)
+    }
+
+
+def knn_edges(indices: ArrayLike) -> np.ndarray:
+    """The edges i < j of the graph of `leiden_partitions`, int64 (E, 2), or its InputError."""
+    ids = checked_ids(indices, n=len(indices))
+    n = len(ids)
+    is_other = (ids >= 0) & (ids != np.arange(n)[:, None])
+    if np.count_nonzero(is_other) <= 2 * MOST_EDGES:  # each edge is in two lists at most
+        rows, others = np.nonzero(is_other)[0], ids[is_other].astype(np.int64)
+        keys = np.sort(np.minimum(rows, others) * n + np.maximum(rows, others))
+        keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique hashes them, in ten times the time
+        if len(keys) <= MOST_EDGES:
+            return np.column_stack(np.divmod(keys, n))
+    raise InputError(f"the k-NN graph has more than {MOST_EDGES:,} edges")
+
+
+def adjusted_rand_index(first: np.ndarray, second: np.ndarray) -> float:
+    """How far two partitions agree, from the cluster of each row, int (N,), in both.
+
+    The pairs of rows that are together in both, over how many there could be, both less what is to
+    be expected by chance: 1 for the same partition, about 0 for one that is drawn at random.
+
+    References
+    ----------
+    Hubert and Arabie (1985), Comparing partitions, formula 5.
+
+    Examples
+    --------
+    >>> adjusted_rand_index([0, 0, 1, 1], [5, 5, 3, 3])
+    1.0
+    """
+    of_rows = np.stack([first, second]), np.asarray(first), np.asarray(second)
+    sizes = (np.unique(rows, axis=-1, return_counts=True)[1] for rows in of_rows)
+    together, *alone = (float((n * (n - 1) / 2).sum()) for n in sizes)
+    expected = alone[0] * alone[1] / max(1, len(first) * (len(first) - 1) / 2)
+    most = sum(alone) / 2
+    # Both are all in one, or each row by itself.
+    return (together - expected) / (most - expected) if most > expected else 1.0
+
+
+def classification(indices: ArrayLike, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Whether each query's label is the most frequent one among its neighbors, float64 (Q,).
+
+    If it is one of t that are as frequent: 1 / t, as often as a draw among them is right. Missing
+    neighbors in the lists (Q, k) have no vote, nor rows whose label in `labels` (N,) is negative,
+    nor the `queries` (Q,) about themselves; without any vote it is 0. NaN for queries without a
+    label. An `InputError` says when a list holds what cannot be.
     """
     ids = checked_ids(indices, n=len(labels))
     names = np.unique(labels[labels >= 0])
     places = np.where(labels >= 0, np.searchsorted(names, labels), -1)
-    majority = np.full(len(ids), -1, np.int64)
+    own, right = places[queries], np.full(len(ids), np.nan)
     bytes_per_row = 8 * (len(names) + 4 * ids.shape[1])
     for start, stop in row_blocks(len(ids), bytes_per_row) if len(names) else ():
-        block = ids[start:stop]
-        votes = np.where(block >= 0, places[block], -1)
-        if queries is not None:
-            votes[block == queries[start:stop, None]] = -1
+        block, mine = ids[start:stop], own[start:stop]
+        votes = np.where((block >= 0) & (block != queries[start:stop, None]), places[block], -1)
         rows, columns = np.nonzero(votes >= 0)
         cells = rows * len(names) + votes[rows, columns]
         counts = np.bincount(cells, minlength=len(block) * len(names)).reshape(len(block), -1)
-        majority[start:stop] = np.where(counts.any(axis=1), names[counts.argmax(axis=1)], -1)
-    return majority
+        most = counts.max(axis=1)
+        is_right = (counts[np.arange(len(block)), mine] == most) & (most > 0)
+        right[start:stop] = is_right / (counts == most[:, None]).sum(axis=1)
+    right[own < 0] = np.nan
+    return right

@@ -4,34 +4,34 @@ Euclidean distances in this module are taken from direct differences, sum of (x_
 expanded form |x|^2 - 2xy + |y|^2 is far faster and far less exact; it only proposes candidates.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import faiss
 import numpy as np
 
 from drift import InputError
+from drift.proposals import NumpyProduct, half_squares
 from drift.protocols import Protocol
 from drift.vectors import (
     UNIT_ROUNDOFF,
     center,
     check_embeddings,
-    expansion_error,
     mean_vector,
     pair_distances,
+    product_error,
     row_blocks,
     smallest_value,
     vector_norms,
 )
 
-# Candidates proposed beyond those asked for. They cost next to nothing, and the farther the last of
-# them is, the more rounding the certificate of `ExactSearch.neighbors` can stand.
+# Candidates proposed beyond those asked for: the farther the last of them is, the more rounding the
+# certificate of `ExactSearch.neighbors` can stand.
 SLACK = 32
-# Rows by the nearest of which queries are put together before their candidates are read.
-ANCHORS = 128
-# Squares of what is smaller may vanish in float32, or lose bits.
-SMALLEST_SAFE = 2.0**-60
-# Queries that FAISS multiplies at a time. The rounding of a row depends on the product's shape.
-FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
+ANCHORS = 128  # rows by the nearest of which queries are put together
+SMALLEST_SAFE = 2.0**-60  # squares of what is smaller may vanish in float32, or lose bits
+CHUNK = 64  # squares that float32 adds at most where doubles add up the sums
+PAIRS = 2048  # of rows, measured together: their numbers stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ExactNeighbors:
     """Exact neighbor lists, int32 and float32 (Q, k).
 
     They are by ascending Euclidean distance in double precision, rounded to float32, and then by
-    id. Where the order could depend on it distances are taken in double precision, elsewhere they
-    are float32 sums, off by at most (d + 5) / 2 units of 2^-24.
+    id. Where the order could depend on it distances are taken in better precision, at last in
+    doubles; elsewhere they are float32 sums, off by at most (d + 5) / 2 units of 2^-24.
     """
 
     indices: np.ndarray
@@ -51,15 +51,22 @@ class ExactNeighbors:
 class ExactSearch:
     """Exact search in float32 vectors (N, d), beside which a centered copy is kept.
 
-    A memory map will do. An `InputError` says when a value is not finite.
+    A memory map will do. An `InputError` says when a value is not finite. `product`, a class of
+    `drift.proposals`, takes the centered copy and proposes; who does has no part in the result.
     """
 
-    def __init__(self, embeddings: np.ndarray):
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        threads: int = 1,
+        product: Callable[[np.ndarray, int], NumpyProduct] = NumpyProduct,
+    ):
         check_embeddings(embeddings)
         self._embeddings = embeddings
         # The error of the expanded form grows with the norms.
         self._mean = mean_vector(embeddings)
-        self._centered = center(embeddings, mean=self._mean)
+        self._threads = threads
+        self._product = product(center(embeddings, mean=self._mean), threads)
         # Two float32 numbers that are not the same differ by 2^-24 of the smaller one at the least.
         self._can_vanish = smallest_value(embeddings) * UNIT_ROUNDOFF < SMALLEST_SAFE
 
@@ -68,12 +75,10 @@ class ExactSearch:
     ) -> ExactNeighbors:
         """The k nearest rows of each query.
 
-        FAISS proposes k + 32 candidates by the expanded form on centered vectors; their distances
-        are recomputed directly. With x the query, d dimensions and r the k-th direct distance, a
-        row y no farther than r has |y| <= |x| + r, so the expanded form overestimates its squared
-        distance by at most c (|x| + |y|)^2 <= c (2 |x| + r)^2, c being `expansion_error`. When the
-        last proposal is beyond r^2 + c (2 |x| + r)^2, every row that belongs was proposed. Else all
-        distances of that query are computed directly.
+        k + 32 candidates are proposed by the product of centered vectors; their distances are
+        recomputed directly. With r the k-th of these, a proposal whose product is beyond r^2 by
+        `rounding_margin` is truly farther than r. When the last proposal is, every row that belongs
+        was proposed. Else all distances of that query are computed directly.
 
         Parameters
         ----------
@@ -86,8 +91,7 @@ class ExactSearch:
 
         References
         ----------
-        Higham (2002), Accuracy and stability of numerical algorithms, section
-        3.1, for the bound of a sum.
+        Higham (2002), Accuracy and stability of numerical algorithms, section 3.1.
         """
         check_k(k, len(self._embeddings), leaves_out=points is None)
         vectors = self._embeddings if points is None else points
@@ -97,7 +101,7 @@ class ExactSearch:
         distances = np.empty((len(queries), k), np.float32)
         recomputed = 0
         # A query's vectors, twice, and its candidates with their distances in the making.
-        bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 40
+        bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 128
         for start, stop in row_blocks(len(queries), bytes_per_row):
             rows = order[start:stop]
             nearest = self._certified(vectors[queries[rows]], k, own[rows])
@@ -109,22 +113,20 @@ class ExactSearch:
         """Neighbors of a few vectors; `own` is the row that each of them is, or -1."""
         n, d = self._embeddings.shape
         centered = center(points, mean=self._mean)
-        proposed = min(n, k + SLACK)
-        expanded, candidates = faiss.knn(centered, self._centered, proposed)
         norm = vector_norms(centered)
-        rounding = expansion_error(d)
-        # The k-th distance is known up to rounding already. A candidate that is farther by twice
-        # of that, and twice again for what rounding adds to the bound, need not be measured.
-        kth = expanded[:, min(k, proposed - 1)].astype(np.float64)
-        vanished = 4 * d * SMALLEST_SAFE**2
-        beyond = kth + 4 * rounding * (2 * norm + np.sqrt(np.maximum(kth, 0))) ** 2 + vanished
+        proposed = min(n, k + SLACK)
+        candidates, expanded = self._product.propose(centered, proposed)
+        # The k-th distance is known up to rounding already. A candidate that is farther by a few
+        # times of that need not be measured.
+        kth = np.partition(expanded, min(k, proposed - 1), axis=1)[:, min(k, proposed - 1)]
+        beyond = kth + 4 * rounding_margin(d, norm, np.sqrt(np.maximum(kth, 0)))
         candidates[expanded > beyond[:, None]] = -1
         indices, distances = self._nearest(points, candidates, k, own)
 
         radius = distances[:, -1].astype(np.float64)
-        bound = rounding * (2 * norm + radius) ** 2 + vanished
-        uncertain = np.flatnonzero((expanded[:, -1] <= radius**2 + bound) & (proposed < n))
-        for start, stop in row_blocks(len(uncertain), bytes_per_row=n * 32):
+        bound = radius**2 + rounding_margin(d, norm, radius)
+        uncertain = np.flatnonzero((expanded.max(axis=1) <= bound) & (proposed < n))
+        for start, stop in row_blocks(len(uncertain), bytes_per_row=n * 100):
             rows = uncertain[start:stop]
             everything = np.tile(np.arange(n), (len(rows), 1))
             indices[rows], distances[rows] = self._nearest(points[rows], everything, k, own[rows])
@@ -136,15 +138,31 @@ class ExactSearch:
         """The k nearest of given candidates, by direct differences."""
         candidates = np.where(candidates == own[:, None], -1, candidates)
         distances = neighbor_distances(points, self._embeddings, candidates)
-        # Most are in order by their float32 distances; those that may not be get better ones.
         order = np.argsort(distances, axis=1)
         candidates = np.take_along_axis(candidates, order, axis=1)
         distances = np.take_along_axis(distances, order, axis=1)
-        row, column = np.nonzero(near_ties(distances, k, points.shape[1], self._can_vanish))
-        others = candidates[row, column]
-        distances[row, column] = pair_distances(points, row, self._embeddings, others)
-        candidates, distances = by_distance(candidates, distances)
+        # Most are in order by their float32 sums; those that may not be get better distances.
+        d = points.shape[1]
+        chunk = chunk_size(d)
+        better = [(d, partial(chunked_distances, chunk))] if chunk < d else []
+        for terms, measure in (*better, (chunk + (chunk < d), pair_distances)):
+            row, column = np.nonzero(near_ties(distances, k, d, terms, self._can_vanish))
+            others = candidates[row, column]
+            distances[row, column] = measure(points, row, self._embeddings, others, self._threads)
+            candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
+
+
+def rounding_margin(d: int, norm: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """How far beyond r^2 a proposal's product must be for the row to be truly farther than r.
+
+    With the query at |x| = `norm`, the row at r is at most at |x| + r, so that its product is off
+    by at most c (2 |x| + r)^2, c being `product_error`. The row is then farther than r by more than
+    what `near_ties` calls close, twice over: 2 (d + 6) units of r, and so 4 (d + 6) of r^2; what is
+    close to r does not depend on who proposed.
+    """
+    close = 4 * (d + 6) * UNIT_ROUNDOFF * radius**2
+    return product_error(d) * (2 * norm + radius) ** 2 + close + 4 * d * SMALLEST_SAFE**2
 
 
 def expanded_neighbors(
@@ -156,6 +174,8 @@ def expanded_neighbors(
     neighbors can change places. `protocol` says which neighbors are left; what is returned are
     Euclidean distances, not squared.
     """
+    import faiss
+
     check_k(k, len(embeddings), leaves_out=protocol is not Protocol.NOTEBOOK)
     points = np.ascontiguousarray(embeddings[queries])
     squared, indices = faiss.knn(points, embeddings, protocol.list_length(k))
@@ -168,21 +188,24 @@ def nearest_anchors(vectors: np.ndarray, queries: np.ndarray, embeddings: np.nda
     Queries of one anchor lie close together and have much to do with the same rows: one after the
     other they find them in the processor's cache.
     """
-    anchors = np.ascontiguousarray(embeddings[:: max(1, len(embeddings) // ANCHORS)])
+    anchors = np.asarray(embeddings[:: max(1, len(embeddings) // ANCHORS)], np.float32)
+    halves = half_squares(anchors)
     nearest = np.empty(len(queries), np.int64)
     for start, stop in row_blocks(len(queries), vectors.shape[1] * 4):
-        points = np.ascontiguousarray(vectors[queries[start:stop]])
-        nearest[start:stop] = faiss.knn(points, anchors, 1)[1][:, 0]
+        points = np.asarray(vectors[queries[start:stop]], np.float32)
+        nearest[start:stop] = np.argmax(points @ anchors.T - halves, axis=1)
     return nearest
 
 
-def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.ndarray:
+def near_ties(distances: np.ndarray, k: int, d: int, terms: int, can_vanish: bool) -> np.ndarray:
     """Which of sorted direct distances float32 may have put in a wrong order among the first k.
 
-    Of d squared differences, each rounded three times on the way, the float32 sum is off by at most
-    d + 2 units of 2^-24 of itself, in whatever order and in however many lanes it is taken, and by
-    a unit more for squares that vanish. A root has half the error of its square, and a rounding of
-    its own. So two distances d + 5 units apart are in order; any closer ones are too close.
+    Of squared differences, each rounded three times on the way, the float32 sum of t terms is off
+    by at most t + 2 units of 2^-24 of itself, in whatever order it is taken, and by a unit more for
+    squares that vanish. A root has half the error of its square, and a rounding of its own. So two
+    distances t + 5 units apart are in order. Of `neighbor_distances` t is d. Of `chunked_distances`
+    it is that of a chunk, and one more: all terms are positive, so that sums of chunks are off by
+    as much together, and adding d / t of them in doubles does less than a unit.
 
     `distances`, float32 (Q, c), ascend in each row; beyond k only those matter that are too close
     to the k-th. `can_vanish` says whether there can be differences whose squares float32 does not
@@ -192,7 +215,7 @@ def near_ties(distances: np.ndarray, k: int, d: int, can_vanish: bool) -> np.nda
     ----------
     Higham (2002), Accuracy and stability of numerical algorithms, section 4.2.
     """
-    gap = (d + 5) * UNIT_ROUNDOFF / (1 - (d + 5) * UNIT_ROUNDOFF)
+    gap = (terms + 5) * UNIT_ROUNDOFF / (1 - (terms + 5) * UNIT_ROUNDOFF)
     with np.errstate(invalid="ignore"):
         close = np.diff(distances, axis=1) <= gap * distances[:, 1:]
     tied = np.zeros(distances.shape, bool)
@@ -213,6 +236,8 @@ def neighbor_distances(
 
     Those of an id -1 are +inf.
     """
+    import faiss
+
     points = np.ascontiguousarray(points)
     ids = np.ascontiguousarray(indices, dtype=np.int64)
     squared = np.empty(ids.shape, np.float32)
@@ -222,6 +247,44 @@ def neighbor_distances(
     # FAISS leaves the place of a missing row as it was.
     squared[ids < 0] = np.inf
     return np.sqrt(squared, out=squared)
+
+
+def chunk_size(d: int) -> int:
+    """Terms that `chunked_distances` adds in float32: they divide d; d where that gains little."""
+    divisors = [size for size in range(CHUNK // 4, CHUNK + 1) if d % size == 0]
+    return divisors[-1] if divisors and d >= 2 * divisors[-1] else d
+
+
+def chunked_distances(
+    chunk: int,
+    points: np.ndarray,
+    rows: np.ndarray,
+    embeddings: np.ndarray,
+    others: np.ndarray,
+    threads: int = 1,
+) -> np.ndarray:
+    """As `pair_distances`, by float32 sums of so many squares that are added up in doubles.
+
+    It takes a fifth of the time. FAISS has threads of its own.
+    """
+    import faiss
+
+    distances = np.empty(len(rows), np.float32)
+    parts = embeddings.shape[1] // chunk
+    points, embeddings = (
+        np.ascontiguousarray(vectors).reshape(-1, chunk) for vectors in (points, embeddings)
+    )
+    steps = np.arange(parts)
+    for start, stop in row_blocks(len(rows), 1, PAIRS):
+        squared = np.empty((stop - start, parts), np.float32)
+        first, second = (
+            (places[start:stop, None] * parts + steps).ravel() for places in (rows, others)
+        )
+        arrays = (points, first, embeddings, second, squared)
+        pointers = [faiss.swig_ptr(array) for array in arrays]
+        faiss.pairwise_indexed_L2sqr(chunk, len(first), *pointers)
+        distances[start:stop] = np.sqrt(squared.sum(axis=1, dtype=np.float64))
+    return distances
 
 
 def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

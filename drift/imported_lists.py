@@ -1,76 +1,225 @@
 """Neighbor lists of another system: whether they are what they are taken for."""
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from drift import InputError
 from drift.exact import neighbor_distances
-from drift.neighbor_lists import checked_ids
+from drift.formats.hits import Lists
+from drift.formats.opening import quoted
 from drift.protocols import Protocol
+from drift.vectors import row_blocks, vector_norms
 
 # Distances of quantized vectors are off by some percent, those of another measure by far more.
 AGREEMENT = 0.05
 # A conversion is named when so many of the distances would be those of their ids.
 FITS = 0.9
-# Queries by which lists are judged.
-JUDGED = 1000
+# A cause is named when it makes so many of the ids exact neighbors.
+FOUND = 0.3
+# What stands for a missing neighbor, as text.
+MISSING = ("-1", str(2**32 - 1), str(2**64 - 1), "", "nan", "None")
 # What a system's distance d can be, by the names of ``--reported``: as a Euclidean distance.
 REPORTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "euclidean": lambda d: d,
     "squared": lambda d: np.sqrt(np.maximum(d, 0)),
     "cosine": lambda d: np.sqrt(np.maximum(2 * d, 0)),
+    "similarity": lambda d: np.sqrt(np.maximum(2 - 2 * d, 0)),
 }
 
 
-def imported_ids(ids: np.ndarray, n: int, n_queries: int, name: str) -> np.ndarray:
-    """Ids of another system, int64 (Q, k), once they can be those of neighbors among n rows.
+class RowNames:
+    """Which row, or query, a name stands for."""
 
-    Raises
-    ------
-    InputError
-        When they cannot; the message says how to write a missing neighbor, if that is all.
+    def __init__(self, names: np.ndarray, of: str = "row"):
+        self.n, self._names, self._of = len(names), names.tolist(), of
+        # Numbers of rows are looked at as numbers: they may be off by one, or too large.
+        self._are_numbers = self._names == [str(row) for row in range(self.n)]
+
+    @functools.cached_property
+    def _row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self._names)}
+
+    def of_words(self, words: np.ndarray, what: str) -> np.ndarray:
+        """Rows of names, int64; -1 for a missing neighbor. InputError for what names none.
+
+        A word that is a name is that, also where it could stand for a missing neighbor.
+        """
+        words = words.astype(str).tolist()
+        if self._are_numbers:
+            numbers = ["-1" if word in MISSING else word for word in words]
+            if all(re.fullmatch(r"-?\d{1,18}", word) for word in numbers):
+                return np.array(numbers, np.int64)
+        return self._found(words, what, MISSING)
+
+    def _found(self, words: list[str], what: str, missing: Collection[str] = ()) -> np.ndarray:
+        row_of = dict.fromkeys(missing, -1) | self._row
+        rows = np.array([row_of.get(word, -2) for word in words], np.int64)
+        if unknown := [word for word, row in zip(words, rows, strict=True) if row == -2]:
+            can_be = {str(row) for row in range(self.n)} if self._of == "row" else set()
+            advice = "; 02_embed_resnet50.py --row-ids none takes rows by their numbers"
+            raise InputError(
+                f"{what}: {len(unknown)} of {len(words)} names are those of no {self._of}, as "
+                f"{quoted(unknown, 3)}; {self._of} names are {quoted(self._names, 3)}"
+                f"{advice if can_be.issuperset(unknown) else ''}"
+            )
+        return rows
+
+    def places(self, names: np.ndarray, what: str) -> np.ndarray:
+        """Where each row stands among some names, int64 (n,); -1 for one that does not."""
+        places = np.full(self.n, -1)
+        places[self._found(names.astype(str).tolist(), what)] = np.arange(len(names))
+        return places
+
+    def of_numbers(self, ids: np.ndarray, what: str) -> np.ndarray:
+        """Rows of names that are whole numbers, int64 (n, k)."""
+        if not self._are_numbers:
+            unique, places = np.unique(ids, return_inverse=True)
+            rows = np.full(unique.shape, -1)
+            rows[unique != -1] = self.of_words(unique[unique != -1], what)
+            return rows[places].reshape(ids.shape)
+        rows = ids.astype(np.int64)  # 2^64 - 1 becomes -1
+        rows[rows == 2**32 - 1] = -1
+        return rows
+
+
+class ImportedIds:
+    """Ids of another system as rows of the embeddings, of which some are read at a time.
+
+    `queries`, int (Q,), are the rows that the queries are, which are no neighbors of their own; -1
+    for one from outside. `where`, int (Q,), is the list of each, -1 where it has none; without it
+    they are in the same order. InputError for what cannot be neighbors among the rows.
     """
-    if ids.dtype.kind in "fO":
-        raise InputError(
-            f"{name} holds {ids.dtype} and must hold whole numbers: write a missing neighbor, NaN "
-            "or None, as -1"
-        )
-    if len(ids) != n_queries:
-        raise InputError(f"{name} has lists of {len(ids)} queries, and stage 03 has {n_queries}")
-    if ids.size and ids.min() >= 1 and ids.max() == n:
-        raise InputError(f"{name} counts rows from 1 to {n}: subtract 1, rows are counted from 0")
-    return checked_ids(ids, name, n).astype(np.int64)
+
+    def __init__(
+        self,
+        lists: Lists,
+        names: RowNames,
+        queries: np.ndarray,
+        where: np.ndarray | None,
+        name: str,
+    ):
+        if (ids := lists.ids).dtype.kind not in "iu":
+            advice = "write a missing neighbor, NaN or None, as -1"
+            if ids.dtype.kind == "f" and (np.isfinite(ids) & (ids == np.floor(ids))).all():
+                advice = "save it .astype(int)"
+            raise InputError(f"{name} holds {ids.dtype} and must hold whole numbers: {advice}")
+        if where is None and len(ids) != len(queries):
+            advice = ": transpose it" if ids.shape[1] == len(queries) else ""
+            raise InputError(
+                f"{name} has lists of {len(ids)} queries, and stage 03 has {len(queries)}{advice}"
+            )
+        self.lists, self._names, self._queries, self._name = lists, names, queries, name
+        self._where = np.arange(len(queries)) if where is None else where
+        # The last is the one of a missing neighbor.
+        words = lists.words
+        self._rows = None if words is None else np.append(names.of_words(words, name), -1)
+        self._check(names.n)
+
+    def _check(self, n: int) -> None:
+        odd, low, high, own, self.repeated = "", n, -1, 0, 0
+        self.without_list = int((self._where < 0).sum())
+        for start, stop in row_blocks(len(self._queries), 64 * self.lists.ids.shape[1]):
+            ids = self._named(rows := np.arange(start, stop))
+            low, high = min(low, ids.min(initial=n, where=ids != -1)), max(high, ids.max())
+            own += int(((ids == self._queries[rows, None]) & (ids >= 0)).any(axis=1).sum())
+            self.repeated += int((once(ids) != ids).any(axis=1).sum())
+            if not odd and (wrong := (ids < -1) | (ids >= n)).any():
+                row, column = (int(place[0]) for place in np.nonzero(wrong))
+                odd = f"row {start + row} has an id that is no row of the {n} embeddings: "
+                odd += f"{ids[row, column]} (-1: a missing neighbor)"
+        if low >= 1 and high == n:
+            raise InputError(
+                f"{self._name} counts rows from 1 to {n}: subtract 1, rows are counted from 0"
+            )
+        if odd:
+            raise InputError(f"{self._name}: {odd}")
+        self.own_share = own / len(self._queries)
+
+    @property
+    def length(self) -> int:
+        """Of the lists without the queries: one less where most of them hold it."""
+        return self.lists.ids.shape[1] - (self.own_share > 0.5)
+
+    def _named(self, rows: np.ndarray) -> np.ndarray:
+        where = self._where[rows]
+        ids = self.lists.ids[where]
+        ids = self._names.of_numbers(ids, self._name) if self._rows is None else self._rows[ids]
+        ids[where < 0] = -1
+        return ids
+
+    def align(self, distances: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What came with the lists of some queries, in the shape of `given`."""
+        where = self._where[rows]
+        return np.where(where[:, None] < 0, np.inf, distances[where])
+
+    def given(self, rows: np.ndarray) -> np.ndarray:
+        """The lists of some queries, int64 (q, k), an id that stands there twice counting once."""
+        return once(self._named(rows))
+
+    def neighbors(self, rows: np.ndarray) -> np.ndarray:
+        """The same without the query itself.
+
+        Where most lists hold it, all are one shorter: those without it lose their last entry. Where
+        few do, its place counts as that of a missing neighbor.
+        """
+        ids, queries = self.given(rows), self._queries[rows]
+        if self.own_share > 0.5:
+            return Protocol.STUDY.leave_k(ids, np.zeros(ids.shape), queries)[0]
+        return np.where((ids == queries[:, None]) & (ids >= 0), -1, ids)
 
 
-def without_queries(ids: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Lists without the query itself, of ids (Q, k), which is no neighbor of its own.
-
-    Where most lists hold it, all are one shorter: those without it lose their last entry. Where few
-    do, its place counts as that of a missing neighbor.
-    """
-    is_query = ids == queries[:, None]
-    if is_query.any(axis=1).mean() > 0.5:
-        return Protocol.STUDY.leave_k(ids, np.zeros(ids.shape), queries)[0]
-    return np.where(is_query, -1, ids)
+def once(ids: np.ndarray) -> np.ndarray:
+    """Lists (q, k) in which an id that stands there a second time is a missing neighbor."""
+    order = np.argsort(ids, axis=1, kind="stable")
+    in_order = np.take_along_axis(ids, order, axis=1)
+    in_order[:, 1:][in_order[:, 1:] == in_order[:, :-1]] = -1
+    each_once = np.empty_like(ids)
+    np.put_along_axis(each_once, order, in_order, axis=1)
+    return each_once
 
 
 def refuse_other_rows(ids: np.ndarray, exact: np.ndarray, n: int, name: str) -> None:
     """Raise InputError where ids, (Q, k), are off by one, by what they share with exact lists."""
-    rows, length = _judged(ids), min(ids.shape[1], exact.shape[1], 100)
-    ids, exact = ids[rows, :length], exact[rows, :length]
-    shares = {
-        shift: float((_moved(ids, shift)[:, :, None] == exact[:, None, :]).any(axis=2).mean())
-        for shift in (0, -1, 1)
-    }
+    length = min(ids.shape[1], exact.shape[1], 100)
+    ids, exact = ids[:, :length, None], exact[:, None, :length]
+    ids = np.where(ids < 0, n + 1, ids)  # what is missing is no row, moved by one neither
+    shares = {shift: float((ids + shift == exact).any(axis=2).mean()) for shift in (0, -1, 1)}
     best = max(shares, key=shares.get)
-    if best and shares[best] > 0.3 and shares[0] < 0.1 * shares[best] + 2 * length / n:
+    if best and shares[best] > FOUND and shares[0] < 0.1 * shares[best] + 2 * length / n:
         sign = "subtract 1" if best < 0 else "add 1"
         raise InputError(
             f"{name}: ids are off by one: {shares[0]:.0%} are exact neighbors, and "
             f"{shares[best]:.0%} if you {sign}"
         )
+
+
+def causes_of_chance(
+    points: np.ndarray, embeddings: np.ndarray, ids: np.ndarray, exact: np.ndarray
+) -> list[str]:
+    """What makes right lists look as if drawn at random, where it can be seen.
+
+    `points` are queries (q, d), `ids` the lists that were returned for them (q, k), `exact` the
+    exact lists of all queries, (Q, K).
+    """
+    n, k, causes = len(embeddings), min(ids.shape[1], exact.shape[1]), []
+    ids, exact = ids[:, :k], exact[:, :k]
+    products = points @ embeddings.T
+    for measure, values in (
+        ("cosine", products / np.maximum(vector_norms(embeddings), 1e-30)),
+        ("inner product", products),
+    ):
+        best = np.argpartition(-values, k, axis=1)[:, :k]
+        if (ids[:, :, None] == best[:, None]).any(axis=2).mean() > FOUND:
+            causes.append(f"they are neighbors by {measure}: see 02_embed_resnet50.py --metric")
+            break
+    # How many ids each list has in common with the exact one of any query; by chance some.
+    listed = (np.isin(np.arange(n), of_one) for of_one in ids)
+    if np.mean([is_listed[exact].sum(axis=1).max() for is_listed in listed]) > 0.5 * k:
+        causes.append("they are in another order than the queries")
+    return causes
 
 
 def refuse_other_distances(
@@ -84,64 +233,37 @@ def refuse_other_distances(
 ) -> None:
     """Raise InputError where most distances are not those of their ids, with what would fit.
 
-    Parameters
-    ----------
-    points, embeddings : ndarray of float32, shape (Q, d) and (N, d)
-        The queries, and the rows among which their neighbors are.
-    ids, given : ndarray, shape (Q, k)
-        What was returned, and the distances that came with it, as `reported` of `REPORTED`.
-    exact_first : ndarray of float, shape (Q,)
-        The exact distance to the nearest neighbor.
+    `ids` (Q, k) were returned for float32 `points` (Q, d) with distances `given`, as `reported` of
+    `REPORTED`. `exact_first` (Q,) are the exact distances to the nearest neighbors.
     """
-    if given.shape != ids.shape or given.dtype.kind not in "fiu":
-        raise InputError(
-            f"{name} must hold a number for each id, {ids.shape}, not {given.dtype} of shape "
-            f"{given.shape}"
-        )
-    convert = REPORTED[reported]
-    firsts = np.sort(convert(given[:, 0].astype(np.float64))), np.sort(exact_first)
-    rows = _judged(ids)
-    points, ids, given = points[rows], ids[rows], given[rows].astype(np.float64)
+    given, ours = given.astype(np.float64), neighbor_distances(points, embeddings, ids)
     present = (ids >= 0) & np.isfinite(given)
-
-    @functools.cache
-    def distances(shift: int) -> np.ndarray:
-        moved = np.minimum(_moved(ids, shift), len(embeddings) - 1)
-        return neighbor_distances(points, embeddings, moved).astype(np.float64)
-
-    def agreement(given: np.ndarray, shift: int = 0) -> float:
-        """Share of the neighbors that were returned of which the two distances are the same."""
-        ours = distances(shift)
-        with np.errstate(invalid="ignore"):  # what is missing is at infinity on both sides
-            near = np.abs(given - ours) <= AGREEMENT * ours + 1e-3 * np.median(ours[present])
-        return float(near[present].mean())
-
-    if not present.any() or (share := agreement(convert(given))) >= 0.5:
+    if not present.any():
         return
-    cosine, half = REPORTED["cosine"], "half of squares: double them, --reported squared"
+    found = ours[present].astype(np.float64)
+    off = AGREEMENT * found + 1e-3 * np.median(found)
+
+    def agreement(converted: np.ndarray) -> float:
+        """Share of the neighbors that were returned of which the two distances are the same."""
+        return float((np.abs(converted[present] - found) <= off).mean())
+
+    converted = REPORTED[reported](given)
+    if (share := agreement(converted)) >= 0.5:
+        return
+    half = "half of squares: double them, --reported squared"
     if np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-3):
         half = "1 - cos of unit vectors: --reported cosine"
     causes = {
-        "they are Euclidean: --reported euclidean": (given,),
-        "they are squares: --reported squared": (REPORTED["squared"](given),),
-        "they are similarities: give 1 - them, --reported cosine": (cosine(1 - given),),
-        f"they are {half}": (cosine(given),),
-        "ids are off by one: subtract 1 from the ids": (convert(given), -1),
-        "ids are off by one: add 1 to the ids": (convert(given), 1),
+        "they are Euclidean: --reported euclidean": given,
+        "they are squares: --reported squared": REPORTED["squared"](given),
+        "they are similarities: --reported similarity": REPORTED["similarity"](given),
+        f"they are {half}": REPORTED["cosine"](given),
     }
-    fits = [cause for cause, values in causes.items() if agreement(*values) >= FITS]
+    fits = [cause for cause, distances in causes.items() if agreement(distances) >= FITS]
+    firsts = np.sort(converted[:, 0]), np.sort(exact_first)
     if not fits and np.isclose(*firsts, rtol=AGREEMENT).mean() > 0.5:
         fits.append("their rows are in another order than the queries, or the ids of others")
     raise InputError(
         f"{name}: {1 - share:.0%} of the distances are not the "
         f"{reported} ones of their ids; {' or '.join(fits) or 'no conversion fits'}"
     )
-
-
-def _judged(lists: np.ndarray) -> np.ndarray:
-    """Rows of at most `JUDGED` lists, evenly spaced."""
-    return np.linspace(0, len(lists) - 1, min(JUDGED, len(lists))).astype(int)
-
-
-def _moved(ids: np.ndarray, shift: int) -> np.ndarray:
-    return np.where(ids < 0, -1, np.maximum(ids + shift, 0))

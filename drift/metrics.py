@@ -19,9 +19,9 @@ from drift import InputError
 from drift.neighbor_lists import (
     as_distances,
     as_ids,
-    checked_distance_pair,
     checked_distances,
     checked_ids,
+    checked_pair,
     refuse_faulty_lists,
 )
 from drift.neighborhoods import (
@@ -33,26 +33,9 @@ from drift.neighborhoods import (
     recalls,
     without_queries,
 )
-from drift.set_differences import barycenter_shift, neighborhood_overlap, query_blocks
-
-__all__ = [
-    "METRICS",
-    "REPORTED_METRICS",
-    "Metric",
-    "Neighborhoods",
-    "barycenter_shift",
-    "compute_metrics",
-    "distance_ratio",
-    "found",
-    "hubness",
-    "kth_distance",
-    "lid",
-    "mean_distance",
-    "neighborhood_overlap",
-    "occurrences",
-    "orphans",
-    "recall",
-]
+from drift.set_differences import barycenter_shift as barycenter_shift
+from drift.set_differences import neighborhood_overlap as neighborhood_overlap
+from drift.set_differences import query_blocks
 
 
 def recall(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
@@ -70,7 +53,8 @@ def recall(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.ndarray:
     >>> recall([[1.0, 2.0, 2.0]], [[1.0, 2.0, 3.0]]).round(3)
     array([0.667])
     """
-    return recalls(*checked_distance_pair(exact_distances, ann_distances))
+    pair = checked_pair(checked_distances, "distances", exact_distances, ann_distances)
+    return recalls(*pair)
 
 
 def found(ann_indices: ArrayLike) -> np.ndarray:
@@ -122,19 +106,19 @@ def distance_ratio(exact_distances: ArrayLike, ann_distances: ArrayLike) -> np.n
     >>> distance_ratio([[1.0, 2.0, 3.0]], [[1.0, 4.0, np.inf]])
     array([0.5])
     """
-    return distance_ratios(*checked_distance_pair(exact_distances, ann_distances))
+    pair = checked_pair(checked_distances, "distances", exact_distances, ann_distances)
+    return distance_ratios(*pair)
 
 
 def lid(distances: ArrayLike) -> np.ndarray:
     """Local intrinsic dimensionality, the maximum likelihood estimate without its bias.
 
     Over the p positive distances r_1 <= ... <= r_m returned it is -(p - 2) over the sum of
-    ln(r_i / r_m); the last one, whose logarithm is 0, is counted in p. Levina and Bickel (2005)
-    have p - 1 in place of p - 2, which MacKay and Ghahramani (2005) show to be too much on average
-    by a factor of (p - 1) / (p - 2): 12 % at k = 10.
+    ln(r_i / r_m). Levina and Bickel (2005) have p - 1 in place of p - 2, on average too much by
+    (p - 1) / (p - 2), as MacKay and Ghahramani (2005) show: 12 % at k = 10.
 
     Distances (Q, k) are ascending Euclidean ones, not squared, without the query itself. NaN with
-    fewer than three positive ones, or when those are all equal.
+    fewer than three positive ones, or when those are all equal but for one part in a million.
 
     References
     ----------
@@ -148,7 +132,7 @@ def lid(distances: ArrayLike) -> np.ndarray:
     >>> lid([[0.25, 0.5, 1.0]]).round(3)  # -1 / (ln(1/4) + ln(1/2) + ln(1))
     array([0.481])
     """
-    return lids(checked_distances(distances))[0]
+    return lids(checked_distances(distances))[0, 0]
 
 
 def occurrences(indices: ArrayLike, n: int) -> np.ndarray:
@@ -196,14 +180,12 @@ def compute_metrics(
     """All of `METRICS`, for lists of G lengths in one pass; by name float64 (G, Q).
 
     Overlap, recall, the share found and the barycenter shift are of the lists as they are. Where
-    those contain the query itself, distances, `distance_ratio` and LID leave it out by its id, and
-    are of the k or k - 1 neighbors that remain.
+    those contain the query itself, distances, `distance_ratio` and LID leave it out by its id.
 
     Parameters
     ----------
     exact_indices, exact_distances : array_like of int and of float, shape (Q, K)
-        Ids of the exact neighbors, rows of `embeddings`, and their Euclidean distances; the exact
-        list of length k is the first k.
+        Rows of `embeddings` and their Euclidean distances; a list of length k is the first k.
     ann : mapping of int to (array_like of int, array_like of float), shape (Q, k) each
         For each length k <= K, ascending, ids and distances that the index returned.
     embeddings : ndarray of float, shape (N, d)
@@ -211,17 +193,16 @@ def compute_metrics(
     queries : ndarray of int, shape (Q,), optional
         Ids of the queries, to leave them out; None where they have no id among the rows.
     norms : ndarray of float, shape (N,), optional
-        Norms of the vectors, where the exact distances were taken by |x|^2 - 2xy + |y|^2 in
-        float32. Recall then forgives what rounding can have done to r_k
-        (`drift.vectors.expansion_noise`), and distances within the rounding of 0, those of near
-        duplicates, count as 0 in `distance_ratio` and LID, on both sides alike.
+        Norms of the vectors, where the exact distances were expanded in float32. Recall then
+        forgives what rounding can have done to r_k (`drift.vectors.expansion_noise`), and distances
+        within the rounding of 0 count as 0 in `distance_ratio` and LID, on both sides.
     threads : int
         Blocks of queries that are worked on at a time. The results do not depend on it.
     reported : mapping of int to array_like of float, shape (Q, k), optional
-        For each length the distances as an index of compressed vectors reported them, which are
-        not those of the ids beside them: Euclidean, ascending, without the query's own.
+        For each length the distances as an index of compressed vectors reported them: Euclidean,
+        ascending, without the query's own.
     metrics : sequence of Metric, optional
-        Others than `METRICS`: `REPORTED_METRICS`, for instance.
+        In place of `METRICS`.
 
     Raises
     ------
@@ -257,7 +238,7 @@ def compute_metrics(
         return [both.shared(metric.function) for metric in metrics]
 
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(block_metrics, query_blocks(exact[0], embeddings))
+        parts = pool.map(block_metrics, query_blocks(exact[0], embeddings, threads))
         columns = [np.hstack(of_blocks) for of_blocks in zip(*parts, strict=True)]
     return {metric.name: column for metric, column in zip(metrics, columns, strict=True)}
 
@@ -297,10 +278,14 @@ DESCRIPTIONS = {
     Neighborhoods.lid_exact: "local intrinsic dimensionality from the exact distances",
     Neighborhoods.lid_ann: "local intrinsic dimensionality from the distances returned",
     Neighborhoods.lid_difference: "LID with the index minus exact LID",
+    Neighborhoods.lid_exact_cut: "LID of the exact distances, as many as the index returned",
+    Neighborhoods.lid_inverse_exact: "unbiased estimate of 1 / LID, exact",
+    Neighborhoods.lid_inverse_ann: "unbiased estimate of 1 / LID from the distances returned",
 }
 METRICS = as_metrics(DESCRIPTIONS)
 REPORTED_METRICS = as_metrics({
     Neighborhoods.lid_reported: "local intrinsic dimensionality from the distances as reported",
     Neighborhoods.mean_distance_reported: "mean distance as reported",
     Neighborhoods.kth_distance_reported: "distance to the last neighbor as reported",
+    Neighborhoods.lid_inverse_reported: "unbiased estimate of 1 / LID as reported",
 })  # fmt: skip

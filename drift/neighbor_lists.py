@@ -1,6 +1,6 @@
 """Whether neighbor lists can be measured: of any system, and of any whole numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike
 from drift import InputError
 from drift.vectors import row_blocks
 
-# What can be wrong with lists, and where it is.
-Faults = Iterator[tuple[str, np.ndarray]]
+Faults = Iterator[tuple[str, np.ndarray]]  # what can be wrong with lists, and where it is
 
 
 def as_ids(ids: ArrayLike, name: str = "ids") -> np.ndarray:
@@ -48,17 +47,14 @@ def checked_distances(distances: ArrayLike, name: str = "distances") -> np.ndarr
     return distances
 
 
-def checked_id_pair(
-    exact: ArrayLike, ann: ArrayLike, n: int | None = None
+def checked_pair(
+    check: Callable[..., np.ndarray], what: str, exact: ArrayLike, ann: ArrayLike, *n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`checked_ids` of the exact lists and of those returned, of one shape."""
-    return _of_one_shape("ids", checked_ids(exact, "exact ids", n), checked_ids(ann, "ANN ids", n))
-
-
-def checked_distance_pair(exact: ArrayLike, ann: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """`checked_distances` of the exact lists and of those returned, of one shape."""
-    pair = checked_distances(exact, "exact distances"), checked_distances(ann, "ANN distances")
-    return _of_one_shape("distances", *pair)
+    """`checked_ids` or `checked_distances` of exact lists and of those returned, of one shape."""
+    one, other = check(exact, f"exact {what}", *n), check(ann, f"ANN {what}", *n)
+    if one.shape != other.shape:
+        raise InputError(f"{what} must be of one shape (Q, k), not {one.shape} and {other.shape}")
+    return one, other
 
 
 def refuse_faulty_lists(
@@ -86,12 +82,6 @@ def _of_kind(kinds: str, array: np.ndarray, name: str, wanted: str) -> np.ndarra
             f"{name} must be {wanted} of shape (Q, k), not {array.dtype} of shape {array.shape}"
         )
     return array
-
-
-def _of_one_shape(what: str, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if one.shape != other.shape:
-        raise InputError(f"{what} must be of one shape (Q, k), not {one.shape} and {other.shape}")
-    return one, other
 
 
 def _refuse(faults: Faults, values: np.ndarray, name: str, first_row: int = 0) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 from drift.set_differences import SetDifference, barycenter_shifts, set_differences
 from drift.vectors import expansion_noise
 
+# Distances that differ by no more than this share are equal up to rounding.
+EQUAL = 1e-6
+
 
 class Lists(NamedTuple):
     """Lists of some queries, (Q, k) each, and their distances without the queries' own."""
@@ -26,9 +29,8 @@ class Lists(NamedTuple):
 class Neighborhoods:
     """The exact lists of some queries and, for each of G lengths `ks`, those of an index.
 
-    `exact` are `Lists` of the largest k, of which those of smaller k are the first columns; `ann`
-    are `Lists` of each k, ascending; `reported` are the distances of each k as the index reported
-    them, if it did. Methods without arguments are metrics, of shape (G, Q).
+    `exact` are `Lists` of the largest k, `ann` those of each k, ascending; `reported` are the
+    distances of each k as the index reported them. Methods without arguments are metrics, (G, Q).
     """
 
     def __init__(
@@ -91,17 +93,44 @@ class Neighborhoods:
         radius = self.shared(Neighborhoods.kth_distance_exact)
         return np.divide(shift, radius, out=np.full(shift.shape, np.nan), where=radius > 0)
 
-    def lid_exact(self) -> np.ndarray:
+    @cached_property
+    def lids_exact(self) -> np.ndarray:
         return lids(self.exact.spread, self.ks)
 
-    def lid_ann(self) -> np.ndarray:
+    @cached_property
+    def lids_ann(self) -> np.ndarray:
         return _of_each(lids, (ann.spread for ann in self.ann))
 
+    def lid_exact(self) -> np.ndarray:
+        return self.lids_exact[:, 0]
+
+    def lid_ann(self) -> np.ndarray:
+        return self.lids_ann[:, 0]
+
     def lid_difference(self) -> np.ndarray:
-        return self.shared(Neighborhoods.lid_ann) - self.shared(Neighborhoods.lid_exact)
+        return self.lids_ann[:, 0] - self.lids_exact[:, 0]
+
+    def lid_exact_cut(self) -> np.ndarray:
+        cut = self.lids_exact[:, 0].copy()
+        for i, (k, ann) in enumerate(zip(self.ks, self.ann, strict=True)):
+            exact, returned = _without_gaps(self.exact.spread[:, :k]), np.isfinite(ann.others)
+            m = returned.sum(axis=1)
+            short = m < np.isfinite(exact).sum(axis=1)
+            first = np.arange(k) < m[short, None]
+            cut[i, short] = lids(np.where(first, exact[short], np.inf))[0, 0]
+        return cut
+
+    def lid_inverse_exact(self) -> np.ndarray:
+        return self.lids_exact[:, 1]
+
+    def lid_inverse_ann(self) -> np.ndarray:
+        return self.lids_ann[:, 1]
 
     def lid_reported(self) -> np.ndarray:
-        return _of_each(lids, self.reported)
+        return _of_each(lids, self.reported)[:, 0]
+
+    def lid_inverse_reported(self) -> np.ndarray:
+        return _of_each(lids, self.reported)[:, 1]
 
     def mean_distance_reported(self) -> np.ndarray:
         return _of_each(mean_distances, self.reported)
@@ -167,7 +196,7 @@ def distance_ratios(exact: np.ndarray, ann: np.ndarray) -> np.ndarray:
 
 
 def lids(distances: np.ndarray, ks: Sequence[int] | None = None) -> np.ndarray:
-    """`lid` of the first k, for each k."""
+    """`lid` of the first k, for each k, and the unbiased estimate of 1 / LID; (G, 2, Q)."""
     used = np.isfinite(distances) & (distances > 0)
     # In units of the row's last distance the logarithms are small, and so is their rounding.
     unit = np.max(distances, axis=1, where=used, initial=0, keepdims=True).astype(np.float64)
@@ -176,10 +205,11 @@ def lids(distances: np.ndarray, ks: Sequence[int] | None = None) -> np.ndarray:
     np.log(logs, out=logs, where=used)
     last = _of_first(np.maximum, np.where(used, logs, -np.inf), ks)
     count = _of_first(np.add, used, ks)
-    varied = (count > 2) & (logs.min(axis=1) < last)
+    # Distances that are equal up to rounding have no dimension.
+    varied = (count > 2) & (last - logs.min(axis=1) > np.log1p(EQUAL))
     with np.errstate(invalid="ignore"):
-        total = _of_first(np.add, logs, ks) - count * last
-    return np.divide(2 - count, total, out=np.full(count.shape, np.nan), where=varied)
+        total = np.where(varied, _of_first(np.add, logs, ks) - count * last, np.nan)
+        return np.stack([(2 - count) / total, total / (1 - count)], axis=1)
 
 
 def _of_each(function: Callable, of_lengths: Iterable[np.ndarray]) -> np.ndarray:

@@ -20,6 +20,11 @@ class Protocol(StrEnum):
     OUTSIDE = "outside"
 
     @property
+    def is_published(self) -> bool:
+        """Whether the exact distances are expanded ones in float32, with what that rounds off."""
+        return self in (Protocol.NOTEBOOK, Protocol.PAPER)
+
+    @property
     def drops_nothing(self) -> bool:
         return self in (Protocol.NOTEBOOK, Protocol.OUTSIDE)
 

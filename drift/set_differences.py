@@ -1,22 +1,19 @@
 """How the members of two neighborhoods differ, and where they lie, while their lists grow.
 
-The exact lists of a study are the beginnings of one long list, and the lists of an index mostly
-continue each other. So what sets E_k and A_k apart is followed from one k to the next by the few
-ids that come and go, and is not worked out anew from k ids on either side.
+Exact lists are the beginnings of one long list, and those of an index mostly continue each other:
+what sets E_k and A_k apart is followed from one k to the next by the few ids that come and go.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import csr_array
 
-from drift.neighbor_lists import checked_id_pair
+from drift.neighbor_lists import checked_ids, checked_pair
 from drift.vectors import row_blocks
 
-# Bytes for a block of queries: the table of `set_differences` is read and written all over.
-_TABLE_BUDGET = 16 << 20
+_TABLE_BUDGET = 32 << 20  # bytes for a block of queries, whose table is read and written all over
 
 
 class SetDifference(NamedTuple):
@@ -27,14 +24,18 @@ class SetDifference(NamedTuple):
     returned: np.ndarray  # in the other one
     common: np.ndarray  # in both
     # Change of the difference between the sets, that is of +1 where an id is in the exact list
-    # alone and -1 where it is in the other alone; int8 (Q, N).
-    change: csr_array
+    # alone and -1 where it is in the other alone; a `csr_array`, int8 (Q, N).
+    change: Any
 
 
-def query_blocks(exact_indices: np.ndarray, embeddings: np.ndarray) -> list[tuple[int, int]]:
-    """Blocks of queries whose tables and sums stay in the processor's cache, one at the least."""
+def query_blocks(
+    exact_indices: np.ndarray, embeddings: np.ndarray, threads: int = 1
+) -> list[tuple[int, int]]:
+    """Blocks of queries, of one size and as many for each thread, that stay in its cache."""
     (n, d), (n_queries, k) = embeddings.shape, exact_indices.shape
-    return row_blocks(n_queries, n + 12 * d + 64 * k, _TABLE_BUDGET) or [(0, 0)]
+    count = len(row_blocks(n_queries, n + 12 * d + 64 * k, _TABLE_BUDGET))
+    size = -(-n_queries // max(-(-count // threads) * threads, 1))
+    return row_blocks(n_queries, 1, size) or [(0, 0)]
 
 
 def set_differences(
@@ -43,8 +44,7 @@ def set_differences(
     """Follow the difference between exact lists (Q, K) and others through growing lengths.
 
     All are signed ids below `n`, none twice in a row, -1 for a missing one. The others are (Q, k)
-    of a few k <= K, ascending, and need not continue each other. A table of Q x n bytes is held
-    meanwhile: give a block of queries at a time.
+    of a few k <= K, ascending. A table of Q x n bytes is held: give a block of queries at a time.
     """
     difference = np.zeros((len(exact), n), np.int8)
     previous = np.empty((len(exact), 0), exact.dtype)
@@ -67,11 +67,11 @@ def set_differences(
         changed = difference.ravel()[touched] != old
         row, column = np.divmod(touched[changed], n)
         # An id that both left and came back, or was added on both sides, is one entry here.
-        change = csr_array((signs[changed], (row, column)), difference.shape)
-        new = difference[np.repeat(np.arange(len(exact)), np.diff(change.indptr)), change.indices]
+        change = _sparse((signs[changed], (row, column)), difference.shape)
+        row = np.repeat(np.arange(len(exact)), np.diff(change.indptr))
+        new = difference[row, change.indices]
         growth = np.abs(new) - np.abs(new - change.data)
-        growth = csr_array((growth, change.indices, change.indptr), change.shape)
-        differing += growth.sum(axis=1, dtype=np.int64)
+        differing += np.bincount(row, growth, len(exact)).astype(np.int64)
         wanted = wanted + (added >= 0).sum(axis=1)
         returned = (ids >= 0).sum(axis=1)
         common = (wanted + returned - differing) // 2
@@ -83,13 +83,10 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
     """Distances between the barycenters of two neighborhoods, while their lists grow; (G, Q).
 
     With S_E and S_A the sums of the e exact and the m returned neighbors, the shift is the norm of
-    S_E / e - S_A / m = (S_E - S_A) / m + S_E (1 / e - 1 / m). The second term is not 0 for the rows
-    that came back short, and only for those S_E itself is kept. Where nothing is missing, no rows
-    are read but those that are in one list and not in the other.
-
-    Vectors are added up in double precision: what that rounds off is far less than a millionth of
-    the gap between two float32 numbers of their size, however far from the origin they lie. NaN
-    where nothing was returned. `differences` are of all lengths, from the first on.
+    S_E / e - S_A / m = (S_E - S_A) / m + S_E (1 / e - 1 / m), by sums in doubles. S_E itself is
+    kept for the rows that came back short, where the second term is not 0; else only rows that are
+    in one of the two lists are read. NaN where nothing was returned. `differences` are of all
+    lengths, from the first on.
     """
     n, d = embeddings.shape
     wanted = np.stack([step.wanted for step in differences])
@@ -97,17 +94,22 @@ def barycenter_shifts(differences: Sequence[SetDifference], embeddings: np.ndarr
     common = np.stack([step.common for step in differences])
     short = np.flatnonzero((wanted != returned).any(axis=0))
     short_now = [np.flatnonzero(at_k) for at_k in (wanted != returned)[:, short]]
-    growth = [_chosen(step.added[short], n) for step in differences]
+    added = [step.added[short] for step in differences]
     # The few rows that are needed, some columns at a time, are turned into doubles.
     used = np.zeros(n, bool)
-    for matrix in (*growth, *(step.change for step in differences)):
-        used[matrix.indices] = True
+    for ids, step in zip(added, differences, strict=True):
+        used[ids[ids >= 0]] = used[step.change.indices] = True
     rows, places = np.flatnonzero(used), used.cumsum() - 1
-    growth = [_renumbered(matrix, places, len(rows)) for matrix in growth]
-    changes = [_renumbered(step.change, places, len(rows)) for step in differences]
+    growth, changes = [], []
+    for ids, (*_, change) in zip(added, differences, strict=True):
+        present, shape = ids >= 0, (len(short), len(rows))
+        starts = np.concatenate([[0], present.sum(axis=1).cumsum()])
+        growth.append(_sparse((np.ones(starts[-1]), places[ids[present]], starts), shape))
+        signs, shape = change.data.astype(float), (change.shape[0], len(rows))
+        changes.append(_sparse((signs, places[change.indices], change.indptr), shape))
     squares = np.zeros(returned.shape)
     # A width that does not depend on the block of queries, for the sake of the last bit.
-    width = int(np.clip(_TABLE_BUDGET // (8 * n), 16, 64))
+    width = int(np.clip((16 << 20) // (8 * n), 16, 64))
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1 / returned
         correction = 1 / wanted - scale
@@ -149,13 +151,14 @@ def neighborhood_overlap(exact_indices: ArrayLike, ann_indices: ArrayLike) -> np
     >>> neighborhood_overlap([[1, 2, 3, 4]], [[2, 1, 9, -1]])
     array([0.5])
     """
-    exact, ann = checked_id_pair(exact_indices, ann_indices)
+    exact, ann = checked_pair(checked_ids, "ids", exact_indices, ann_indices)
     n_queries, k = exact.shape
     common = np.empty(n_queries)
-    for start, stop in row_blocks(n_queries, 64 * k, budget=_TABLE_BUDGET):
+    for start, stop in row_blocks(n_queries, 64 * k, budget=16 << 20):
         # None is twice on its own side: what is twice in both together is common.
         both = np.sort(_side_by_side(exact[start:stop], ann[start:stop]), axis=1)
-        common[start:stop] = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(axis=1)
+        is_twice = (both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)
+        common[start:stop] = np.count_nonzero(is_twice, axis=1)
     return common / k
 
 
@@ -173,7 +176,7 @@ def barycenter_shift(
     array([2.])
     """
     n = len(embeddings)
-    lists = checked_id_pair(exact_indices, ann_indices, n)
+    lists = checked_pair(checked_ids, "ids", exact_indices, ann_indices, n)
     shift = np.empty(len(lists[0]))
     for start, stop in query_blocks(lists[0], embeddings):
         exact, ann = (ids[start:stop].astype(np.int64) for ids in lists)
@@ -183,23 +186,19 @@ def barycenter_shift(
 
 
 def _side_by_side(*lists: np.ndarray) -> np.ndarray:
-    """Both lists in one row, as int64; codes for their ids where those are too large."""
-    if all(ids.dtype.kind == "i" or ids.max(initial=0) < 2**63 for ids in lists):
-        return np.concatenate(lists, axis=1, dtype=np.int64, casting="unsafe")
+    """Both lists in one row; codes for their ids where no type of NumPy's holds all of them."""
+    if np.result_type(*lists).kind in "iu":  # the smaller it is, the faster it is sorted
+        return np.concatenate(lists, axis=1)
     both = np.concatenate(lists, axis=1, dtype=np.uint64, casting="unsafe")
     _, codes = np.unique(both, return_inverse=True)
-    return np.where(np.concatenate([ids < 0 for ids in lists], axis=1), -1, codes)
+    missing = np.concatenate([ids < 0 for ids in lists], axis=1)
+    return np.where(missing, -1, codes.reshape(both.shape))  # flat before NumPy 2
 
 
-def _chosen(ids: np.ndarray, n: int) -> csr_array:
-    present = ids >= 0
-    starts = np.concatenate([[0], present.sum(axis=1).cumsum()])
-    return csr_array((np.ones(starts[-1]), ids[present], starts), (len(ids), n))
+def _sparse(values: tuple, shape: tuple[int, int]) -> Any:
+    from scipy.sparse import csr_array  # slow to import, and not needed to compare ids
 
-
-def _renumbered(matrix: csr_array, places: np.ndarray, n: int) -> csr_array:
-    columns = places[matrix.indices]
-    return csr_array((matrix.data.astype(float), columns, matrix.indptr), (matrix.shape[0], n))
+    return csr_array(values, shape)
 
 
 def _flat(ids: np.ndarray, chosen: np.ndarray, n: int) -> np.ndarray:

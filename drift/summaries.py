@@ -5,26 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from drift import InputError, metrics
+from drift.curves import (
+    MEDIAN_ERROR,
+    TOGETHER,
+    curve_names,
+    estimate_curve,
+    linearized,
+    metric_range,
+    spread,
+)
 from drift.intervals import (
-    GroupSums,
-    bootstrap_means,
+    LEVEL,
+    Estimate,
+    adjust_by_holm,
     crossing_interval,
     largest_safe_k,
-    mean_intervals,
-    metric_range,
-    percentile_interval,
-    standard_errors,
-    sum_by_group,
-    t_quantile,
+    mean_over_graphs,
 )
 
-N_RESAMPLES = 1000
-_SAFE_K = ["criterion", "tolerance", "safe_k", "crossing_k", "crossing_low", "crossing_high"]
-SUMMARY = ("mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n")
 OVERLAP_TOLERANCES = (0.99, 0.95, 0.90)
 LID_TOLERANCES = (0.01, 0.05, 0.10)
 # The LID can be safe only where this share of the queries has one on both sides.
@@ -33,11 +34,17 @@ LID_SHARE = 0.99
 TIES = 0.0005
 COMPARED = ("overlap", "recall", "lid_difference")
 COMPARED_KS = (10, 50, 100, 250)
-# Columns of a difference, with their types.
-_DIFFERENCE = {"k": "int32", "graphs": "int32", "difference": float, "ci_low": float}
-_DIFFERENCE |= {"ci_high": float, "graphs_low": float, "graphs_high": float, "different": bool}
-# No more values than this are resampled together (32 MB).
-_VALUES_AT_ONCE = 4_000_000
+Table = dict[str, np.ndarray]
+SPREAD = dict.fromkeys(("mean", "std", "median", "q05", "q95", "ci_low", "ci_high"), np.float64)
+CURVES = {"run": str, "k": np.int32, "metric": str, **SPREAD}
+CURVES |= dict.fromkeys(("n", "groups_that_differ"), np.int32)
+SAFE_K = {"run": str, "criterion": str, "tolerance": np.float64, "safe_k": np.int32}
+SAFE_K |= dict.fromkeys(("crossing_k", "crossing_low", "crossing_high"), np.float64)
+GRAPHS = {"family": str, "k": np.int32, "metric": str, "graphs": np.int32}
+GRAPHS |= dict.fromkeys(("mean", "sd_between_graphs", "ci_low", "ci_high"), np.float64)
+DIFFERENCES = {"first": str, "second": str, "metric": str, "k": np.int32, "graphs": np.int32}
+DIFFERENCES |= dict.fromkeys(("difference", "ci_low", "ci_high", "p", "p_adjusted"), np.float64)
+DIFFERENCES |= {"different": bool}
 
 
 class RunValues(NamedTuple):
@@ -52,10 +59,10 @@ class RunValues(NamedTuple):
 class SummaryTables(NamedTuple):
     """The tables of all runs, with columns that say of which run or runs a row is."""
 
-    curves: pd.DataFrame
-    safe_k: pd.DataFrame
-    graphs: pd.DataFrame
-    differences: pd.DataFrame
+    curves: Table
+    safe_k: Table
+    graphs: Table
+    differences: Table
 
 
 class MetricMean(NamedTuple):
@@ -66,6 +73,7 @@ class MetricMean(NamedTuple):
     ci_low: float
     ci_high: float
     n: int
+    groups_that_differ: int  # as in `drift.intervals.Estimate`
 
 
 def compare(
@@ -83,9 +91,9 @@ def compare(
         Ids, without the query itself; -1 for a missing neighbor.
     exact_distances, ann_distances : array_like of float, shape (Q, k), optional
         Their Euclidean distances, +inf where a neighbor is missing; both or none. With them there
-        are more metrics of `drift.metrics` than ``overlap`` and ``found``.
+        are more metrics than ``overlap`` and ``found``, and how far their means are off.
     groups : ndarray of int, shape (Q,), optional
-        As in `drift.intervals.sum_by_group`. An `InputError` says what cannot be.
+        As in `drift.intervals.estimate_mean`. An `InputError` says what cannot be.
 
     Examples
     --------
@@ -107,214 +115,148 @@ def compare(
             values[f"{metric.__name__}_exact"] = metric(exact_distances)
             values[f"{metric.__name__}_ann"] = metric(ann_distances)
         values["distance_ratio"] = metrics.distance_ratio(exact_distances, ann_distances)
-    at_one_k = {name: per_query[None] for name, per_query in values.items()}
-    curves, _ = _curves([np.shape(ann)[1]], at_one_k, 0, groups, N_RESAMPLES)
-    return [MetricMean(*row) for row in curves[list(MetricMean._fields)].itertuples(index=False)]
+    at_one_k, means = {name: per_query[None] for name, per_query in values.items()}, []
+    for name in curve_names(at_one_k):
+        estimate = estimate_curve(at_one_k, name, groups)
+        means.append(MetricMean(name, *(number.item() for number in estimate)))
+    return means
 
 
-def summarize(values: np.ndarray) -> dict[str, float]:
-    """`SUMMARY` of the values (Q,) that are not NaN, without an interval; ``std`` is over n."""
-    values, numbers = values[~np.isnan(values)], [np.nan] * 5
-    if values.size:
-        # Infinite values have no standard deviation.
-        with np.errstate(invalid="ignore"):
-            numbers = values.mean(), values.std(), *np.quantile(values, [0.5, 0.05, 0.95])
-    return dict(zip(SUMMARY[:5], numbers, strict=True)) | {"n": values.size}
-
-
-def summarize_run(
-    ks: Sequence[int],
-    values: Mapping[str, np.ndarray],
-    seed: int,
-    groups: np.ndarray | None = None,
-    n_resamples: int = N_RESAMPLES,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Curves over k of one run, how far they are safe and where they cross the tolerances.
-
-    `values` are by metric, (G, Q) each on the ascending grid `ks` (G,), with ``overlap``,
-    ``lid_difference`` and ``lid_exact`` among them. `groups` are as in `intervals.sum_by_group`;
-    the bootstrap's resamples are the same for every metric and grid.
-
-    Returns
-    -------
-    curves : DataFrame
-        ``k``, ``metric`` and `SUMMARY`, intervals cut to the metric's range.
-    safe_k : DataFrame
-        ``criterion``, ``tolerance``, ``safe_k``, ``crossing_k``, ``crossing_low``,
-        ``crossing_high``. k is safe by ``overlap`` where the lower end of the bootstrap interval of
-        the mean is no less than the tolerance; by ``lid`` where that of ``lid_difference``, over
-        the mean ``lid_exact``, lies within it and 99 % of the queries have an LID on both sides; by
-        ``recall``, where rows tie so that its mean is not that of the overlap, as by overlap.
-    """
-    curves, resampled = _curves(ks, values, seed, groups, n_resamples)
-    means = {name: curve["mean"].to_numpy() for name, curve in curves.groupby("metric")}
-    return curves, _safe_k(np.asarray(ks), values, means, resampled)
-
-
-def _curves(
-    ks: Sequence[int],
-    values: Mapping[str, np.ndarray],
-    seed: int,
-    groups: np.ndarray | None,
-    n_resamples: int,
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """The first table of `summarize_run`, and by metric the resampled means (G, R)."""
-    names, rows, resampled = list(values), [], {}
-    # Metrics are resampled together, as many as fit: drawing the resamples is half of the work.
-    together = max(1, _VALUES_AT_ONCE // values[names[0]].size)
-    for first in range(0, len(names), together):
-        chunk = {name: values[name] for name in names[first : first + together]}
-        sums = sum_by_group(np.concatenate([*chunk.values()]), groups)
-        means = bootstrap_means(sums, seed, n_resamples)
-        low, high = mean_intervals(sums, means).reshape(2, len(chunk), len(ks))
-        for i, (name, at_ks) in enumerate(chunk.items()):
-            resampled[name] = means[i * len(ks) : (i + 1) * len(ks)]
-            ends = np.clip([low[i], high[i]], *metric_range(name)).T
-            for k, per_query, (ci_low, ci_high) in zip(ks, at_ks, ends, strict=True):
-                summary = summarize(per_query) | {"ci_low": ci_low, "ci_high": ci_high}
-                rows.append({"k": k, "metric": name, **summary})
-    return pd.DataFrame(rows)[["k", "metric", *SUMMARY]], resampled
-
-
-def _safe_k(
-    ks: np.ndarray,
-    values: Mapping[str, np.ndarray],
-    means: Mapping[str, np.ndarray],
-    resampled: Mapping[str, np.ndarray],
-) -> pd.DataFrame:
-    """The second table of `summarize_run`, from means (G,) and resampled means (G, R)."""
-    rows, criteria = [], ["overlap"]
-    if "recall" in means and (np.abs(means["recall"] - means["overlap"]) > TIES).any():
+def _safe_k(ks: np.ndarray, curves: Mapping[str, Estimate], n_queries: int) -> list[tuple]:
+    losses, criteria = [], ["overlap"]
+    if "recall" in curves and np.any(np.abs(curves["recall"][0] - curves["overlap"][0]) > TIES):
         criteria.append("recall")
     for name in criteria:
-        low = np.array([percentile_interval(at_k)[0] for at_k in resampled[name]])
-        for tolerance in OVERLAP_TOLERANCES:
-            safe_k = largest_safe_k(ks, low >= tolerance)
-            loss = 1 - means[name], 1 - resampled[name], 1 - tolerance
-            rows.append((name, tolerance, safe_k, *crossing_interval(ks, *loss)))
-
-    ends = np.array([percentile_interval(at_k) for at_k in resampled["lid_difference"]])
-    low, high = ends.T / means["lid_exact"]
-    enough = (~np.isnan(values["lid_difference"])).mean(axis=1) >= LID_SHARE
-    errors = [np.abs(of["lid_difference"] / of["lid_exact"]) for of in (means, resampled)]
-    for tolerance in LID_TOLERANCES:
-        safe_k = largest_safe_k(ks, enough & (low >= -tolerance) & (high <= tolerance))
-        rows.append(("lid", tolerance, safe_k, *crossing_interval(ks, *errors, tolerance)))
-    return pd.DataFrame(rows, columns=_SAFE_K)
+        mean, low, high = curves[name][:3]
+        loss = (1 - mean, 1 - high, 1 - low)
+        losses += [(name, least, 1 - least, loss, 1 - low) for least in OVERLAP_TOLERANCES]
+    error, low, high = curves["lid_error"][:3]
+    most, least = np.maximum(np.abs(low), np.abs(high)), np.minimum(np.abs(low), np.abs(high))
+    least = np.where((low <= 0) & (high >= 0), 0.0, least)
+    of_enough = np.where(curves["lid_error"].n >= LID_SHARE * n_queries, most, np.nan)
+    loss = (np.abs(error), least, most)
+    losses += [("lid", tolerance, tolerance, loss, of_enough) for tolerance in LID_TOLERANCES]
+    return [
+        (name, wanted, largest_safe_k(ks, sure, lost), *crossing_interval(ks, *loss, lost))
+        for name, wanted, lost, loss, sure in losses
+    ]
 
 
 def summarize_graphs(
-    families: Mapping[str, tuple[Sequence[int], Sequence[Mapping[str, np.ndarray]]]],
-    groups: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """``05_graphs.parquet``: means over the R graphs of a family, which differ by their seed alone.
-
-    `families` has for each its grid and the values of `summarize_run` of each graph, over the same
-    queries; those of one graph are left out. The interval is the t interval of R - 1 degrees with
-    the root of sd^2 / R + v: sd is that between the graphs' means, v the variance over queries, by
-    group, of each query's average.
-    """
-    columns = ["family", "k", "metric", "graphs", "mean", "sd_between_graphs", "ci_low", "ci_high"]
-    tables = []
-    for family, (ks, graphs) in families.items():
-        for metric in graphs[0] if len(graphs) > 1 else ():
-            means, over_queries = _average_graphs([graph[metric] for graph in graphs], groups)
-            with np.errstate(invalid="ignore"):
-                mean, sd = means.mean(axis=0), means.std(axis=0, ddof=1)
-            error = np.sqrt(sd**2 / len(graphs) + standard_errors(over_queries) ** 2)
-            half = t_quantile(len(graphs) - 1) * error
-            low, high = np.clip([mean - half, mean + half], *metric_range(metric))
-            numbers = (family, list(ks), metric, len(graphs), mean, sd, low, high)
-            tables.append(pd.DataFrame(dict(zip(columns, numbers, strict=True))))
-    return _joined(tables, columns)
+    families: Mapping[str, Sequence[RunValues]], groups: np.ndarray | None = None
+) -> Table:
+    """``05_graphs.parquet``: curves by `intervals.mean_over_graphs`, but for the median error."""
+    rows = []
+    for family, runs in families.items():
+        names = curve_names(runs[0].values) if len(runs) > 1 else []
+        for name in (name for name in names if name != MEDIAN_ERROR):
+            mean, sd = mean_over_graphs((linearized(run.values, name) for run in runs), groups)
+            numbers = zip(
+                runs[0].ks, mean.value, sd, *mean.interval(metric_range(name)), strict=True
+            )
+            rows += [(family, k, name, len(runs), *at_k) for k, *at_k in numbers]
+    return as_table(rows, GRAPHS)
 
 
 def compare_families(
-    ks: Sequence[int],
-    first: Mapping[int, np.ndarray],
-    second: Mapping[int, np.ndarray],
-    seed: int,
+    families: Mapping[str, Sequence[RunValues]],
     groups: np.ndarray | None = None,
-    n_resamples: int = N_RESAMPLES,
-) -> pd.DataFrame:
-    """By how much a metric of one family exceeds that of another, over their R common seeds.
+    k_of_interest: int | None = None,
+    family_of_interest: str | None = None,
+) -> Table:
+    """``05_differences.parquet``: by how much each family exceeds each later one.
 
-    `first` and `second` have for each seed the metric in that run, (G, Q), at the `ks` that both
-    have; the rest is as in `summarize_run`. A ValueError says when they have no seed in common.
-
-    The table has ``k``, ``graphs`` (R), ``difference`` of the means, its interval over queries,
-    ``ci_low`` and ``ci_high``, the t interval of the R paired differences (NaN with R = 1),
-    ``graphs_low`` and ``graphs_high``, and ``different``: whether these leave out 0.
+    Of `COMPARED`, paired over queries and common seeds, at `COMPARED_KS`, the first and the last k
+    that both have and that of interest, by `intervals.mean_over_graphs`. ``p_adjusted`` is by Holm
+    among the rows of one metric and k in which the family of interest takes part, ``different``
+    where it is below 5 %, and NaN in others. Without one that is the family of the smallest mean
+    overlap at the k of interest, or else at its last.
     """
-    seeds = sorted(set(first) & set(second))
-    if not seeds:
-        raise ValueError("the two families have no seed in common")
-    with np.errstate(invalid="ignore"):
-        pairs = [first[seed] - second[seed] for seed in seeds]
-    means, over_queries = _average_graphs(pairs, groups)
-    difference = means.mean(axis=0)
-    low, high = mean_intervals(over_queries, bootstrap_means(over_queries, seed, n_resamples))
-    different = (low > 0) | (high < 0)
-    half = np.full(len(ks), np.nan)
-    if len(seeds) > 1:
-        half = t_quantile(len(seeds) - 1) * means.std(axis=0, ddof=1) / np.sqrt(len(seeds))
-        different &= np.abs(difference) > half
-    ends = low, high, difference - half, difference + half
-    columns = list(ks), len(seeds), difference, *ends, different
-    return pd.DataFrame(dict(zip(_DIFFERENCE, columns, strict=True)))
+    rows = []
+    for first, second in itertools.combinations(families, 2):
+        sides = [{run.seed: run for run in families[name]} for name in (first, second)]
+        seeds = [seed for seed in sides[0] if seed in sides[1]]
+        grids = [families[name][0].ks for name in (first, second)]
+        common = [k for k in grids[0] if k in grids[1]]
+        ks = [k for k in common if k in (*COMPARED_KS, common[0], common[-1], k_of_interest)]
+        places = [np.isin(grid, ks) for grid in grids]
+        for metric in COMPARED if ks and seeds else ():
+            pairs = (
+                (side[seed].values[metric][at] for side, at in zip(sides, places, strict=True))
+                for seed in seeds
+            )
+            mean, _ = mean_over_graphs((np.subtract(*pair) for pair in pairs), groups)
+            for k, *numbers in zip(ks, mean.value, *mean.interval(), mean.p, strict=True):
+                rows.append((first, second, metric, k, len(seeds), *numbers, np.nan, False))
+    table = as_table(rows, DIFFERENCES)
+    least = min(families, key=lambda family: _kept(families[family], k_of_interest))
+    wanted = family_of_interest or least
+    takes_part = (table["first"] == wanted) | (table["second"] == wanted)
+    for metric, k in itertools.product(COMPARED, np.unique(table["k"])):
+        among = takes_part & (table["metric"] == metric) & (table["k"] == k)
+        table["p_adjusted"][among] = adjust_by_holm(table["p"][among])
+    table["different"] = table["p_adjusted"] < 1 - LEVEL
+    return table
 
 
-def _average_graphs(
-    graphs: Sequence[np.ndarray], groups: np.ndarray | None
-) -> tuple[np.ndarray, GroupSums]:
-    """Means of each graph (R, G); each query's average over the graphs, summed by group."""
-    total, counts, means = 0.0, 0, []
-    with np.errstate(invalid="ignore"):
-        for values in graphs:
-            valid = ~np.isnan(values)
-            filled = np.where(valid, values, 0.0)
-            total, counts = total + filled, counts + valid
-            means.append(filled.sum(axis=1) / valid.sum(axis=1))
-        return np.array(means), sum_by_group(total / counts, groups)
+def _kept(runs: Sequence[RunValues], k: int | None) -> float:
+    """The mean overlap of a family at a k, or else at its last."""
+    places = (list(run.ks).index(k) if k in run.ks else -1 for run in runs)
+    return np.mean([run.values["overlap"][at] for run, at in zip(runs, places, strict=True)])
 
 
 def summarize_runs(
-    runs: Mapping[str, RunValues], seed: int, groups: np.ndarray | None = None
+    runs: Mapping[str, RunValues],
+    groups: np.ndarray | None = None,
+    k_of_interest: int | None = None,
+    run_of_interest: str | None = None,
 ) -> SummaryTables:
-    """Summarize all runs, by name, over the same queries; as in `summarize_run`."""
-    of_runs, families = [], {}
-    for name, run in runs.items():
-        tables = summarize_run(run.ks, run.values, seed, groups)
-        of_runs.append([table.assign(run=name) for table in tables])
-        ks, graphs = families.setdefault(run.family, (list(run.ks), {}))
+    """The tables of all runs, by name, over the same queries.
+
+    Of the values there are ``overlap``, ``lid_exact`` and ``lid_ann``; `groups` (Q,) are as in
+    `intervals.estimate_mean`, `run_of_interest` is a run or a family.
+
+    Returns
+    -------
+    curves : dict of ndarray
+        `CURVES`, a row for each k of each of `curve_names`; of those that no single query has a
+        value of, standard deviation and quantiles are NaN.
+    safe_k : dict of ndarray
+        `SAFE_K`. k is safe by ``overlap`` where the lower end of its interval is no less than the
+        tolerance; by ``recall`` likewise, where rows tie so that its mean is another; by ``lid``
+        where the whole interval of ``lid_error`` lies within it and 99 % of the queries have an LID
+        on both sides. Crossings are those of `intervals.crossing_interval`.
+    graphs, differences : dict of ndarray
+        As of `summarize_graphs` and `compare_families`.
+    """
+    rows, safe_k, families = [], [], {}
+    for run, (family, _, ks, values) in runs.items():
+        curves = {name: estimate_curve(values, name, groups) for name in curve_names(values)}
+        for name, (mean, *others) in curves.items():
+            numbers = [np.full(len(ks), np.nan)] * 4
+            if name not in TOGETHER:
+                numbers = spread(values[name])
+            at_ks = zip(ks, mean, *numbers, *others, strict=True)
+            rows += [(run, k, name, *at_k) for k, *at_k in at_ks]
+        of_run = _safe_k(np.asarray(ks), curves, n_queries=values["overlap"].shape[1])
+        safe_k += [(run, *row) for row in of_run]
         # A graph that was searched on another grid has nothing to compare at most k.
-        if list(run.ks) == ks:
-            graphs[run.seed] = run.values
-    in_order = {
-        name: (ks, [graphs[s] for s in sorted(graphs)]) for name, (ks, graphs) in families.items()
-    }
-    differences = []
-    for first, second in itertools.combinations(families, 2):
-        (ks, ours), (other_ks, theirs) = families[first], families[second]
-        common = [k for k in ks if k in other_ks]
-        chosen = [k for k in common if k in (*COMPARED_KS, common[0], common[-1])]
-        for metric in COMPARED if chosen and (seeds := ours.keys() & theirs.keys()) else ():
-            sides = [
-                {s: graphs[s][metric][np.isin(grid, chosen)] for s in seeds}
-                for grid, graphs in (families[first], families[second])
-            ]
-            table = compare_families(chosen, *sides, seed, groups)
-            differences.append(table.assign(first=first, second=second, metric=metric))
-    curves, safe_k = zip(*of_runs, strict=True)
-    types = dict.fromkeys(("first", "second", "metric"), str) | _DIFFERENCE
+        of_family = families.setdefault(family, [])
+        if not of_family or list(ks) == list(of_family[0].ks):
+            of_family.append(runs[run])
+    of_interest = runs[run_of_interest].family if run_of_interest in runs else run_of_interest
     return SummaryTables(
-        _joined(curves, ["run", "k", "metric", *SUMMARY]),
-        _joined(safe_k, ["run", *_SAFE_K]),
-        summarize_graphs(in_order, groups),
-        _joined(differences, [*types]).astype(types),
+        as_table(rows, CURVES),
+        as_table(safe_k, SAFE_K),
+        summarize_graphs(families, groups),
+        compare_families(families, groups, k_of_interest, of_interest),
     )
 
 
-def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """One table of them, with its columns even where there are none."""
-    return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
+def as_table(rows: Sequence[tuple], columns: Mapping[str, type]) -> Table:
+    """Columns of some types, from rows."""
+    data = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return {
+        name: np.array(column, dtype)
+        for (name, dtype), column in zip(columns.items(), data, strict=True)
+    }

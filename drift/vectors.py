@@ -3,6 +3,8 @@
 Embeddings are of shape (N, d) and any floating type; a memory map will do.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from drift import InputError
@@ -25,11 +27,13 @@ def row_blocks(
     return [(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
 
 
-def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> None:
+def check_embeddings(
+    embeddings: np.ndarray, name: str = "the embeddings", is_scaled: bool = False
+) -> None:
     """Raise InputError for vectors that cannot be worked with; `name` is what it calls them.
 
     They must be floats or whole numbers of 8 bits, of shape (N, d), finite, and of a size whose
-    squares float32 can hold. They are read block by block.
+    squares float32 can hold, unless they are yet to be scaled.
     """
     is_number = embeddings.dtype.kind == "f" or embeddings.dtype in (np.int8, np.uint8)
     if embeddings.ndim != 2 or not is_number or embeddings.size == 0:
@@ -45,7 +49,7 @@ def check_embeddings(embeddings: np.ndarray, name: str = "the embeddings") -> No
             row = rows.start + int(np.argmin(whole))
             raise InputError(f"row {row} of {name} holds values that are not finite")
         largest = max(largest, float(block.max()), -float(block.min()))
-    if largest > LARGEST or 0 < largest < SMALLEST:
+    if not is_scaled and (largest > LARGEST or 0 < largest < SMALLEST):
         raise InputError(
             f"{name} go up to {largest:.3g}, and float32 cannot hold squared distances of that "
             "size: rescale them"
@@ -119,22 +123,30 @@ def smallest_value(embeddings: np.ndarray) -> float:
     return smallest
 
 
-def expansion_error(d: int) -> float:
-    """Bound of the error of |x|^2 - 2xy + |y|^2 in float32, as a share of (|x| + |y|)^2.
+def product_error(d: int) -> float:
+    """Bound of the error of |x|^2 - 2 (xy - |y|^2 / 2), as a share of (|x| + |y|)^2.
 
-    It covers every rounding of centered vectors of d dimensions on the way, however unlucky.
+    x and y are float32 vectors about a common origin, each coordinate rounded once; |y|^2 / 2 is
+    rounded once from doubles, the product xy is a float32 sum of d terms in any order, the outer
+    operations are in doubles. With u = 2^-24, xy is off by at most d u / (1 - d u) |x| |y|, the
+    difference by u (|x| |y| + |y|^2) more, and |x| |y| is at most a quarter of (|x| + |y|)^2: in
+    all (d / 2 + 2.5) u. Rounding the coordinates moves x - y by u (|x| + |y|), and its square by
+    twice that. What is left of 8 is for products of errors.
+
+    References
+    ----------
+    Higham (2002), Accuracy and stability of numerical algorithms, section 3.1.
     """
-    return (2 * d + 16) * UNIT_ROUNDOFF
+    return (d / 2 + 8) * UNIT_ROUNDOFF / (1 - d * UNIT_ROUNDOFF)
 
 
 def expansion_noise(d: int) -> float:
     """What |x|^2 - 2xy + |y|^2 in float32 cannot tell apart, as a share of (|x| + |y|)^2.
 
-    Rounding errors are as often up as down, so those of a sum of d terms add up like a random walk:
-    in units of 2^-24 of the sum, to a standard deviation of about sqrt(d) / 3 when the terms are
-    added one by one, and to a quarter of it in four lanes, as the narrowest vector units do it. The
-    sqrt(d) + 8 units here are twelve of those. `expansion_error` would be about 2 sqrt(d) times as
-    much: it certifies, but of image embeddings it hides neighbors that are truly lost.
+    Rounding errors of a sum of d terms add up like a random walk: in units of 2^-24 of the sum, to
+    a standard deviation of about sqrt(d) / 3 when terms are added one by one, and to a quarter of
+    it in four lanes, as the narrowest vector units do it. The sqrt(d) + 8 units here are twelve of
+    those. `product_error`, about sqrt(d) / 2 times as much, would hide neighbors that are lost.
 
     References
     ----------
@@ -144,15 +156,31 @@ def expansion_noise(d: int) -> float:
 
 
 def pair_distances(
-    points: np.ndarray, rows: np.ndarray, embeddings: np.ndarray, others: np.ndarray
+    points: np.ndarray,
+    rows: np.ndarray,
+    embeddings: np.ndarray,
+    others: np.ndarray,
+    threads: int = 1,
 ) -> np.ndarray:
     """Distances of rows of `points` from others of `embeddings`, in doubles; float32 (P,)."""
     distances = np.empty(len(rows), np.float32)
-    # Blocks that stay in the processor's cache are twice as fast.
-    for start, stop in row_blocks(len(rows), embeddings.shape[1] * 16, budget=2 << 20):
-        pair = points[rows[start:stop]], embeddings[others[start:stop]]
-        difference = np.subtract(*pair, dtype=np.float64)
-        distances[start:stop] = np.sqrt(np.einsum("pd,pd->p", difference, difference))
+
+    def measure(share: tuple[int, int]) -> None:
+        # Blocks that stay in the processor's cache, in memory that is taken once.
+        blocks = row_blocks(share[1] - share[0], embeddings.shape[1] * 12, budget=2 << 20)
+        shape = blocks[0][1], embeddings.shape[1]
+        second, differences = np.empty(shape, embeddings.dtype), np.empty(shape)
+        for start, stop in blocks:
+            pairs = slice(share[0] + start, share[0] + stop)
+            difference = differences[: stop - start]
+            difference[:] = points[rows[pairs]]
+            np.take(embeddings, others[pairs], 0, second[: stop - start], mode="clip")
+            difference -= second[: stop - start]
+            squared = difference[:, None, :] @ difference[:, :, None]  # faster than einsum
+            distances[pairs] = np.sqrt(squared[:, 0, 0])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(measure, row_blocks(len(rows), 1, budget=-(-len(rows) // threads))))
     return distances
 
 

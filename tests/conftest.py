@@ -4,10 +4,12 @@ import builtins
 import contextlib
 import os
 import runpy
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -37,10 +39,10 @@ PIPELINE = [
 IN_SMALL_BLOCKS = (*PIPELINE[1], "--batch-size", "1")
 
 
-def shell(script, *args, results):
+def shell(script, *args, results, cwd=ROOT):
     """Run a script as a process of its own."""
     command = [sys.executable, ROOT / script, "--results", results, *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def run(script, *args, results, capsys, monkeypatch):
@@ -51,6 +53,18 @@ def run(script, *args, results, capsys, monkeypatch):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
+
+
+def contents(folder, *suffixes):
+    paths = (path for path in folder.rglob("*") if path.suffix in suffixes)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def within_ten_seconds(condition):
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
 
 
 @contextlib.contextmanager
@@ -68,6 +82,7 @@ def restored_threads():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """Results of all six stages, run once for all processes of the tests. Tests only read them."""
+    pytest.importorskip("torch")  # `make test-floors` is without
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     made = shared / "finished with spaces and ä"
@@ -124,6 +139,24 @@ def drive(capsys, monkeypatch):
         return run(script, *args, results=results, capsys=capsys, monkeypatch=monkeypatch)
 
     return call
+
+
+@pytest.fixture
+def stages(drive, tmp_path):
+    """Run stages by number; each must end well. What was printed by the last one."""
+    scripts = {path.name[:2]: path.name for path in ROOT.glob("0*.py")}
+    folder = tmp_path / "own"
+
+    def run(*commands, fails=False):
+        for command in commands:
+            number, *flags = shlex.split(command) if isinstance(command, str) else command
+            status, out, err = drive(scripts[number], *flags, results=folder)
+            assert (status == 2 and err.count("\n") == 1) if fails else status == 0, err
+        return err if fails else out
+
+    run.folder = folder
+    run.lists = lambda run, k: np.load(folder / "04_hnsw" / run / f"k{k:04d}_indices.npy")
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -184,6 +217,20 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+def bind_a_socket(path):
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(path.parent):
+        bound.bind(path.name)  # its path may be too long
+
+
+# What can stand in place of a file, and could be read forever.
+NO_FILE = {
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": bind_a_socket,
+    "a folder": Path.mkdir,
+}
 
 
 class Malicious:

@@ -25,16 +25,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from drift.pipeline.clean import clean
 from drift.pipeline.lock import lock_folder
-from drift.pipeline.results import Results, manifest_name, producer
+from drift.pipeline.manifests import manifest_name, producer
+from drift.pipeline.results import Results
 from drift.pipeline.stage import finish_commits
+from tests.chain import at, edit
+from tests.conftest import NO_FILE
 
 ROOT = Path(__file__).parent.parent
 # Imported once, in the process from which those that run the scripts are forked. So they start at
@@ -64,7 +69,7 @@ class Stage:
 
 PHOTOS = ("--dataset", "photos", "--n-images", "72")
 NETWORK = ("--model", "mobilenet_v3_small", "--weights", "random", "--batch-size", "1")
-SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:k", "--replace")
+SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:k", "--replace", "--replace-k")
 OTHER_SEARCHES = ("--save-index", "--runs", "faiss:8", "hnswlib:9", "--k-step", "5")
 OTHER_PROTOCOL = ("--k-max", "20", "--protocol", "paper")
 OTHER_GRAPH = ("--save-index", "--runs", "faiss:8", "--m", "4")
@@ -303,6 +308,35 @@ def kill_before_a_write(bench: Bench, stage: Stage, rng: np.random.Generator) ->
         bench.resumes(stage, folder, before)
 
 
+def end_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Ended (SIGTERM, SIGHUP) at a random moment: one line, 143 or 129, same bytes in the end."""
+    number = (signal.SIGTERM, signal.SIGHUP)[int(rng.integers(2))]
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        before = state(folder)
+        process = bench.start(stage, folder)
+        time.sleep(rng.uniform(0, bench.seconds[stage.name]))
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(process.pid, number)
+        ended = bench.end(process, folder)
+        # Before the script has begun, and after its end, it is not its own signal to handle.
+        assert ended.status in (0, -number, 128 + number), ended
+        assert len(ended.lines) == (ended.status > 0), ended.err
+        assert not (folder / ".lock").exists(), "the lock is not released"
+        bench.resumes(stage, folder, before)
+
+
+def workers_are_killed(bench: Bench, _: Stage, rng: np.random.Generator) -> None:
+    """Killed, stage 04 with workers of its own (`--scheduler local`): same bytes in the end."""
+    stage = STAGES[3]
+    with bench.copy(bench.initial(stage, rng)) as folder:
+        before = state(folder)
+        process = bench.start(stage, folder, (*stage.args, "--scheduler", "local"))
+        time.sleep(rng.uniform(0, bench.seconds[stage.name] + 4))  # in which they start
+        process.kill()
+        bench.end(process, folder)
+        bench.resumes(stage, folder, before)
+
+
 # Full
 
 
@@ -332,8 +366,12 @@ def outputs(bench: Bench, stage: Stage) -> list[Path]:
     return [path for path in files if path.relative_to(after).as_posix()[:3] == stage.name[:3]]
 
 
+def draw(things: Sequence, rng: np.random.Generator) -> Any:
+    return things[int(rng.integers(len(things)))]
+
+
 def draw_output(bench: Bench, stage: Stage, rng: np.random.Generator) -> str:
-    path = outputs(bench, stage)[int(rng.integers(len(outputs(bench, stage))))]
+    path = draw(outputs(bench, stage), rng)
     return path.relative_to(bench.base / f"after {stage.name}").as_posix()
 
 
@@ -430,6 +468,16 @@ DAMAGES = (truncate, flip_a_bit, empty, replace_by_a_pickle, replace_by_another_
 DAMAGES += (replace_by_another_dtype,)
 
 
+PRECIOUS = hashlib.sha256(b"precious").hexdigest()
+ENTRY = {"shape": None, "dtype": None, "bytes": len("precious"), "sha256": PRECIOUS}
+EDITS = (
+    *(at("outputs", name, ENTRY) for name in ("../victim", "/victim", "06_../../victim.png")),
+    *(at("inputs", name, ENTRY) for name in ("../victim", "06_report.html")),
+    *(at("stage", stage) for stage in ("../victim", "04_hnsw/..", None)),
+    *(at(key, ...) for key in ("parameters", "inputs", "outputs", "date")),
+)
+
+
 def reader(name: str) -> Stage | None:
     """The next stage that reads a file and says so where it is damaged, if any."""
     if name.startswith(("04_hnsw/graphs/", "05_per_query", "06_")):
@@ -439,9 +487,29 @@ def reader(name: str) -> Stage | None:
 
 def damage(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
     """A file cut off, a bit flipped, emptied, replaced: the next stage names what mends it."""
-    name, spoil = draw_output(bench, stage, rng), DAMAGES[int(rng.integers(len(DAMAGES)))]
+    spoil = functools.partial(draw(DAMAGES, rng), rng=rng)
+    spoil_and_mend(bench, stage, draw_output(bench, stage, rng), spoil)
+
+
+def put_no_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """A pipe, a device, a socket for a file: not read; the next stage names what mends it."""
+    make = NO_FILE[draw([kind for kind in NO_FILE if kind != "a folder"], rng)]
+    name = draw_output(bench, stage, rng)
+    spoil_and_mend(bench, stage, name, lambda path: (path.unlink(), make(path)))
+
+
+def edit_a_manifest(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """A manifest edited, its hash renewed: leads nowhere; the next stage names what mends it."""
+    stages = [name for name in state(bench.finished) if name[:3] == stage.name[:3]]
+    change = functools.partial(edit, change=draw(EDITS, rng))
+    spoil_and_mend(bench, stage, manifest_name(draw(stages, rng)), change)
+
+
+def spoil_and_mend(bench: Bench, stage: Stage, name: str, spoil: Callable[[Path], object]) -> None:
     with bench.copy(bench.finished) as folder:
-        spoil(folder / name, rng)
+        victim = folder.parent / "victim"
+        victim.write_text("precious")
+        spoil(folder / name)
         next_stage = reader(name)
         if next_stage:
             ended = bench.run(next_stage, folder)
@@ -461,6 +529,7 @@ def damage(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
         # The page and the figure of speed show the times of the stages that were run again.
         last = STAGES[-1]
         bench.is_as_undisturbed(last, folder, *() if stage is last else (last.name,))
+        assert victim.read_text() == "precious"
 
 
 # Two processes
@@ -589,6 +658,27 @@ def link_a_folder(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
         bench.resumes(stage, folder, before)
 
 
+def link_unfinished_work(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Unfinished work that is a link: refused, nothing is written there."""
+    start, left = bench.initial(stage, rng), []
+    while not left:
+        with bench.copy(start) as folder:
+            before, victim = state(folder), folder.parent / "victim"
+            countdown = int(rng.integers(writes(bench, stage, start))) + 1
+            arguments = (countdown, str(folder), str(folder.parent / "counted"))
+            bench.run(stage, folder, prepare=functools.partial(count_writes, *arguments))
+            left = [path for path in (folder / ".partial").rglob("*") if path.is_file()]
+            if left:
+                linked = draw(left, rng)
+                content = linked.read_bytes()
+                shutil.move(linked, victim)
+                linked.symlink_to(victim)
+                refused(bench.run(stage, folder), str(linked), "is a link")
+                assert victim.read_bytes() == content
+                linked.unlink()
+            bench.resumes(stage, folder, before)
+
+
 def link_the_results(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
     """The results folder is a link: works."""
     with bench.copy(bench.initial(stage, rng)) as folder:
@@ -597,6 +687,31 @@ def link_the_results(bench: Bench, stage: Stage, rng: np.random.Generator) -> No
         ended = bench.run(stage, link)
         assert ended.status == 0, ended.err
         bench.is_as_undisturbed(stage, folder)
+
+
+# What others may have put into a results folder.
+OTHERS = ("notes.txt", "03_mine.npy", "04_hnsw/users_own/k0010_indices.npy", "04_hnsw/.git/config")
+OTHERS += ("04_hnsw/users_own/mine.txt", "04_hnsw/graphs/mine.faiss", "05_per_query/mine.parquet")
+
+
+def put_files_of_others(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Files of others: left alone by every stage, --replace and make clean."""
+    with bench.copy(bench.base / f"other {stage.name}") as folder:
+        for name in OTHERS:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("precious")
+        ended = bench.run(stage, folder)
+        assert ended.status == 0, ended.err
+        with bench.copy(folder) as cleaned:
+            clean(cleaned)
+            files = (path for path in cleaned.rglob("*") if path.is_file())
+            left = {path.relative_to(cleaned).as_posix(): path.read_text() for path in files}
+            assert left == dict.fromkeys(OTHERS, "precious")
+        for name in OTHERS:
+            assert (folder / name).read_text() == "precious"
+            (folder / name).unlink()
+        # Stage 05 says that it has left out what is no run.
+        bench.is_as_undisturbed(stage, folder, "05_metrics")
 
 
 def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
@@ -614,17 +729,23 @@ def name_a_file(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
 FAULTS = (
     kill_at_a_moment,
     kill_before_a_write,
+    end_at_a_moment,
+    workers_are_killed,
     fill_the_disk,
     limit_the_file_size,
     damage,
+    put_no_file,
+    edit_a_manifest,
     start_two,
     start_two_at_once,
     forbid_writing,
     forbid_reading,
     link_out,
     link_a_folder,
+    link_unfinished_work,
     link_the_results,
     name_a_file,
+    put_files_of_others,
 )
 
 

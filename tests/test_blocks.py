@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drift.pipeline import blocks
 from drift.pipeline.blocks import compute_blocks
 from drift.vectors import row_blocks
 
@@ -30,13 +29,7 @@ def test_row_blocks_cover_every_row_once_within_the_budget(n_rows, bytes_per_row
     assert [row for start, stop in bounds for row in range(start, stop)] == list(range(n_rows))
     for start, stop in bounds:
         assert stop - start == 1 or 1 < (stop - start) * max(1, bytes_per_row) <= budget
-
-
-@given(n_rows=st.integers(1, 3000), bytes_per_row=st.integers(1, 100))
-def test_row_blocks_use_the_budget(n_rows, bytes_per_row):
-    bounds = row_blocks(n_rows, bytes_per_row, budget=1000)
-
-    assert all((stop - start + 1) * bytes_per_row > 1000 for start, stop in bounds[:-1])
+    assert all((stop - start + 1) * max(1, bytes_per_row) > budget for start, stop in bounds[:-1])
 
 
 def test_row_blocks_have_a_budget_by_default():
@@ -61,15 +54,6 @@ def test_every_block_is_computed_and_given_before_the_next_one():
         event for block in rows for event in (("compute", block), ("store", block, sum(block)))
     ]
     assert stage.completed == {"(0, 3)": {}, "(3, 6)": {}, "(6, 7)": {}}
-
-
-def test_only_what_is_not_completed_is_computed():
-    stage = Checkpoints({"1": {"seconds": 2}, "3": {}})
-
-    results = compute_blocks(stage, lambda block: 10 * block, [1, 2, 3, 4], "work")
-
-    assert list(results) == [(2, 20), (4, 40)]
-    assert stage.completed == {"1": {"seconds": 2}, "3": {}}
 
 
 @pytest.mark.parametrize("broken_step", ["compute", "store"])
@@ -101,36 +85,3 @@ def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
     assert len(list(compute_blocks(Checkpoints(), str, [1, 2], "work"))) == 2
 
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(
-    "completed, seconds, message",
-    [
-        ("", 20, ""),  # three blocks are left after the first
-        ("", 20.1, "work: about 2 minutes more\n"),
-        ("", 40, "work: about 2 minutes more\n"),
-        ("", 40.1, "work: about 3 minutes more\n"),
-        ("b", 30, ""),
-        ("b", 30.1, "work: about 2 minutes more\n"),
-        ("bcd", 1000, ""),
-        ("abcd", 1000, ""),
-    ],
-)
-def test_how_long_the_rest_takes_is_printed_after_the_first_block(
-    completed, seconds, message, capsys, monkeypatch
-):
-    clock = [0.0]
-    monkeypatch.setattr(blocks.time, "perf_counter", lambda: clock[0])
-
-    def task(_):
-        clock[0] += seconds - 5
-
-    printed = []
-    stage = Checkpoints({block: {} for block in completed})
-    for _ in compute_blocks(stage, task, "abcd", "work"):
-        printed.append(capsys.readouterr().out)
-        clock[0] += 5  # to store it takes time as well
-
-    left = 4 - len(completed)
-    assert printed == ["", message, "", ""][:left]
-    assert capsys.readouterr().out == ""

@@ -28,7 +28,7 @@ from drift.pipeline.results import Results
 from drift.pipeline.stage import Stage
 from drift.stages import Task
 from drift.stages.exact import ExactKnn
-from tests.conftest import PIPELINE, ROOT
+from tests.conftest import PIPELINE, ROOT, contents
 
 NOWHERE = "tcp://127.0.0.1:1"
 
@@ -38,8 +38,9 @@ def process(*args, cwd=ROOT, **environment):
     running = subprocess.Popen(
         [sys.executable, *map(str, args)],
         cwd=cwd,
-        # The tasks of these tests are defined in this module.
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")} | environment,
+        # The tasks of these tests are defined in this module. A stage that runs in this process
+        # keeps what it starts itself out of the current folder, and starts none of these.
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": ""} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -108,11 +109,6 @@ def connected(scheduler):
 def without_workers(address):
     with distributed.Client(address, timeout=300) as client:
         wait_for(lambda: not client.nthreads())
-
-
-def contents(folder, *suffixes):
-    paths = (path for path in folder.rglob("*") if path.suffix in suffixes)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def one_line(err):
@@ -216,7 +212,8 @@ def test_a_worker_killed_costs_its_blocks_and_a_scheduler_killed_ends_in_one_lin
         assert (results / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_interrupted_on_local_workers_it_ends_in_one_line(tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_on_local_workers_it_ends_in_one_line(by, tmp_path):
     script = """
 import drift.pipeline.cli as cli
 def main(args):
@@ -227,6 +224,8 @@ cli.run(main, cli.parser("none", scheduler=True))
     stage = subprocess.Popen(
         [sys.executable, "-c", script, "--results", tmp_path, "--scheduler", "local"],
         cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -234,9 +233,32 @@ cli.run(main, cli.parser("none", scheduler=True))
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert stage.stdout.readline() == "done\n"
-    stage.send_signal(signal.SIGINT)
+    os.killpg(stage.pid, by)  # to its workers too, as a terminal does
     _, err = stage.communicate(timeout=300)
-    assert (stage.returncode, err.count("\n")) == (130, 1), err
+    assert (stage.returncode, err.count("\n")) == (128 + by, 1), err
+    assert not [*tmp_path.iterdir()], "neither the lock nor what the workers had"
+
+
+@pytest.mark.parametrize("flags", [(), ("--scheduler", "local")])
+def test_no_module_of_the_current_folder_is_run(flags, results, tmp_path):
+    for module in ("psutil", "signal", "tempfile"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')\n")
+    command = [sys.executable, ROOT / PIPELINE[2][0], "--force", "--results", results, *flags]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr, (tmp_path / "run").exists()) == (0, "", False)
+
+
+@pytest.mark.parametrize("end", ["os._exit(1)", "os.kill(os.getpid(), 9)", "raise SystemExit"])
+def test_local_workers_that_die_while_they_start_are_one_line(
+    end, results, tmp_path, drive, monkeypatch
+):
+    dies = f"import os, sys\nif 'spawn_main' in ' '.join(sys.orig_argv):\n    {end}\n"
+    (tmp_path / "sitecustomize.py").write_text(dies)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    command = (*PIPELINE[2], "--force", "--scheduler", "local")
+    status, out, err = drive(*command, results=results)
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert "the workers on this machine do not start: " in err
 
 
 @pytest.mark.parametrize(
@@ -409,10 +431,25 @@ def test_what_a_worker_finds_wrong_is_raised_here_and_the_rest_is_kept(address):
 def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(environment, "_threads", 1)
     with connected("local") as workers:
-        ((address, worker),) = workers._client.scheduler_info()["workers"].items()
-    # Nobody else can reach it, and mapped files that fill the memory are no reason to stop.
+        scheduler = workers._client.scheduler_info()
+        ((address, worker),) = scheduler["workers"].items()
+        # Who does not have their key cannot reach them.
+        for one in (address, scheduler["address"]):
+            with pytest.raises(OSError):
+                distributed.Client(one.replace("tls://", "tcp://"), timeout=1)
+    # Mapped files that fill the memory are no reason to stop.
     assert (worker["nthreads"], worker["memory_limit"]) == (1, 0)
-    assert address.startswith("tcp://127.0.0.1:")
+    assert address.startswith("tls://127.0.0.1:")
+
+
+def test_local_workers_that_do_not_come_back_are_lost():
+    def wait_for_workers(_, timeout):
+        raise TimeoutError if timeout else AssertionError("it waits forever")
+
+    workers = DaskWorkers("local")
+    workers._client = SimpleNamespace(nthreads=dict, wait_for_workers=wait_for_workers)
+    with pytest.raises(ConnectionError, match="is lost: the same"), workers._reporting_loss():
+        workers._wait_for_workers()
 
 
 # Workers that differ.

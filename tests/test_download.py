@@ -3,13 +3,9 @@
 import contextlib
 import hashlib
 import io
-import os
 import re
 import resource
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -18,12 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 
 from drift import InputError
 from drift.images import download
-from tests.conftest import ROOT
 
 NAME = "stl10_binary.tar.gz"
 
@@ -141,46 +135,40 @@ WHOLE = {
         *(None, {"answers": [cut(100)] * 7}),
         [None, *(f"bytes={n}00-" for n in range(1, 8))],
     ),
-    "no ranges": (HALF, {"ranges": False}, [REST, None]),
-    "no ranges and no length": (HALF, {"ranges": False, "tells_length": False}, [REST, None]),
-    "a range that it does not have": (HALF, {"answers": [416]}, [REST, None]),
-    "another range": (
-        *(HALF, {"answers": [reply(206, "Content-Range", f"bytes 0-9/{SIZE}", b"0123456789")]}),
-        [REST, None],
-    ),
+    "no ranges": (HALF, {"ranges": False}, [REST]),
+    "no ranges and no length": (HALF, {"ranges": False, "tells_length": False}, [REST]),
     "errors that pass": (None, {"answers": [500, 503, 429]}, [None] * 4),
     "silence": (None, {"answers": [lambda _: time.sleep(2.5)]}, [None] * 2),
     "redirected": (None, {"answers": [reply(302, "Location", "/elsewhere")]}, [None] * 2),
 }
 FAILURES = {
-    "not found": (0, {"answers": [404]}, r"error: 404\), 0 of 300,394 bytes are kept", 0, 1),
+    "not found": (0, {"answers": [404]}, r"404: Not Found\), 0 of 300,394 bytes are kept", 0, 1),
     "forbidden": (HALF, {"answers": [403]}, "403.* 150,197 of 300,394 bytes are kept", HALF, 1),
-    "errors that stay": (0, {"answers": [500] * 9}, "error: 500", 0, 4),
-    "no progress": (0, {"ranges": False, "answers": [cut(5000)] * 9}, "5,000 of .* kept", 5000, 7),
-    "no HTTP": (0, {"answers": [lambda h: h.wfile.write(b"SSH-2.0\r\n")]}, r"curl: \(1\)", 0, 1),
-    "no more HTTP": (0, {"answers": [reply(302, "Location", "ftp://a/b")]}, '"ftp" not', 0, 1),
+    "errors that stay": (0, {"answers": [500] * 9}, "500", 0, 4),
+    "no progress": (0, {"ranges": False, "answers": [cut(5000)] * 9}, "5,000 of .* kept", 5000, 4),
+    "no HTTP": (0, {"answers": [lambda h: h.wfile.write(b"SSH-2.0\r\n")] * 9}, "SSH-2.0", 0, 4),
     "wrong": (0, {"content": OTHER}, "the MD5 checksum .*, not .*, and is removed", 0, 1),
     "of unknown length": (0, {"content": OTHER, "tells_length": False}, "MD5 .* is removed", 0, 1),
     "too much": (SIZE + 1, {}, "has 300,395 bytes, not 300,394, and is removed", 0, 0),
     "without an end": (
         *(0, {"content": CONTENT + b"x" * 20_000_000, "tells_length": False}),
-        *(
-            r"has 3\d\d,\d+ bytes, not 300,394, and is removed",
-            0,
-            1,
-        ),
+        *(r"has \d+,\d+,?\d* bytes, not 300,394, and is removed", 0, 1),
     ),
-    "too little": (0, {"content": PAGE}, "has 19 bytes, not 300,394, and is removed", 0, 1),
-    "nothing": (0, {"content": b""}, "has 0 bytes, not 300,394, and is removed", 0, 1),
+    "too little": (0, {"content": PAGE}, "it has 19 bytes, not 300394", 0, 1),
+    "nothing": (0, {"content": b""}, "it has 0 bytes, not 300394", 0, 1),
     "a page in place of what is there in part": (
         *(HALF, {"content": PAGE, "ranges": False}, "it has 19 bytes, not 300394", HALF, 1),
+    ),
+    "a range of something else": (
+        *(HALF, {"answers": [reply(206, "Content-Range", "bytes 0-9/99", b"0123456789")]}),
+        *("it has 99 bytes, not 300394", HALF, 1),
     ),
 }
 
 
 @pytest.mark.parametrize(("part", "options", "requests"), WHOLE.values(), ids=WHOLE)
 def test_the_archive_comes_whole(part, options, requests, archive, host, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "CURL", [word.replace("30", "1") for word in download.CURL])
+    monkeypatch.setattr(download, "TIMEOUT", 1)
     folder = tmp_path / "new" / "folder"
     if part is not None:
         folder.mkdir(parents=True)
@@ -213,26 +201,15 @@ def test_what_does_not_come_is_one_line(
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://127.0.0.1:1/x", "onnect"),
-        ("http://stl10.invalid/x", "resolve host"),
-        *((url, r"\(3\)") for url in ("http://", "http://a:b/", "http://[/", "http://a b/")),
+        ("http://127.0.0.1:1/x", "Connection refused"),
+        ("http://stl10.invalid/x", "Name or service|name resolution"),
+        *((url, r"\(") for url in ("http://", "http://a:b/", "http://[/", "http://a b/")),
         *((url, "http or https") for url in ("file:///etc/passwd", "ftp://a/b", "x", "data:,x")),
     ],
 )
 def test_an_address_that_leads_nowhere_is_named(url, reason, archive, tmp_path):
     with pytest.raises((ConnectionError, InputError), match=f"{re.escape(url)}.*{reason}"):
         download.fetch(archive, tmp_path, url)
-
-
-def test_without_curl_it_comes_in_one_go(archive, host, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    (tmp_path / f"{NAME}.part").write_bytes(b"x" * HALF)
-    assert download.fetch(archive, tmp_path).read_bytes() == CONTENT
-    assert capsys.readouterr().out.count("there is no curl") == 1
-    (tmp_path / NAME).unlink()
-    host.answers = [404] * 2
-    with pytest.raises(ConnectionError, match=r"cannot be fetched without curl \(HTTP Error 404"):
-        download.fetch(archive, tmp_path)
 
 
 def test_a_file_of_the_name_that_is_something_else_is_left_alone(archive, host, tmp_path):
@@ -276,26 +253,6 @@ def test_a_disk_that_runs_full_is_named_and_what_came_is_kept(archive, host, tmp
     full_disk()
     assert download.fetch(archive, tmp_path).read_bytes() == CONTENT
     assert host.requests == [None, "bytes=100000-"]
-
-
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_curl_ends_with_the_script(signal_, host, tmp_path):
-    host.answers = [trickle]
-    script = f"""
-from pathlib import Path
-from drift.images import download
-archive = download.Archive({host.url!r}, "x", 1000, "", {{}})
-download.fetch(archive, Path({str(tmp_path)!r}))
-"""
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
-    part, end = tmp_path / "x.part", time.monotonic() + 60
-    while not part.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    (curl,) = psutil.Process(child.pid).children()
-    os.kill(child.pid, signal_)
-    assert child.wait(10) != 0
-    curl.wait(10)
-    assert part.exists()
 
 
 # Unpacking.

@@ -1,14 +1,34 @@
-"""Exact neighbor lists against float64 brute force."""
+"""Exact neighbor lists against float64 brute force, and harder ones against long doubles."""
+
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from functools import partial
+from importlib.util import find_spec
 
 import faiss
 import numpy as np
 import pytest
 
-from drift.exact import ExactSearch, expanded_neighbors, near_ties, neighbor_distances
+from drift import InputError, proposals
+from drift.exact import (
+    ExactSearch,
+    chunked_distances,
+    expanded_neighbors,
+    near_ties,
+    neighbor_distances,
+)
+from drift.proposals import NumpyProduct, TorchProduct, choose_product
 from drift.protocols import Protocol
+from drift.vectors import pair_distances, product_error
 
 # At least as much as a float32 sum of d squares and its root can be off, for the d used here.
 FLOAT32_ERROR = 64 * 2.0**-24
+
+
+# What a GPU would run, on the processor; those who bring vectors may have no PyTorch.
+TORCH = [partial(TorchProduct, device="cpu")] if find_spec("torch") else []
 
 
 def coarse(values):
@@ -183,17 +203,120 @@ def test_tiny_values_beside_others_keep_their_order(values, k):
     assert_is_in_order(x, np.arange(0, 300, 7), k)
 
 
+def hard_sets():
+    """Sets on which approximate arithmetic gets lists wrong; float32 (N, d) and k."""
+    rng = np.random.default_rng(3)
+    normal = rng.normal(size=(400, 24)).astype(np.float32)
+    steps = np.ones((300, 8), np.float32)
+    steps[:, 0] = np.float32(1).view(np.int32) + rng.permutation(300)  # as bits, below
+    steps[:, 0] = steps[:, 0].astype(np.int32).view(np.float32)
+    centers = rng.normal(size=(12, 640))
+    tight = centers[rng.integers(12, size=500)] + 0.8 * rng.normal(size=(500, 640))
+    return {
+        "500 duplicates": (np.concatenate([np.repeat(normal[:1], 500, axis=0), normal]), 40),
+        "neighbors one ulp apart": (steps, 30),
+        "squared norms of 1e20 beside 1": (
+            np.where(np.arange(400) % 2, 1e10, 1)[:, None] * normal,
+            25,
+        ),
+        "an offset of 1e7": (normal + np.float32(1e7), 25),
+        "subnormal steps": ((np.arange(300)[:, None] * [1e-42, 0.0] + [0.0, 1.0]), 20),
+        "one dimension": (rng.normal(size=(700, 1)), 30),
+        "as many as there are": (normal[:31], 30),
+        "a constant set": (np.full((300, 6), 3.7), 20),
+        "tight clusters of many dimensions": (tight, 60),
+    }
+
+
+@pytest.mark.parametrize("name", hard_sets())
+def test_hard_sets_hold_in_long_double_whoever_proposes(name, monkeypatch):
+    x, k = hard_sets()[name]
+    x = x.astype(np.float32)
+    queries = np.arange(0, len(x), 7)
+    got = ExactSearch(x).neighbors(queries, k)
+    true = ((x[queries, None].astype(np.longdouble) - x[None].astype(np.longdouble)) ** 2).sum(
+        axis=2
+    )
+    true = np.sqrt(true).astype(np.float64)
+    rounded = true.astype(np.float32)
+    rounded[np.arange(len(queries)), queries] = np.inf
+    ids = np.lexsort((np.broadcast_to(np.arange(len(x)), true.shape), rounded))[:, :k]
+    np.testing.assert_array_equal(got.indices, ids)
+    np.testing.assert_allclose(
+        got.distances, np.take_along_axis(rounded, ids, 1), rtol=(x.shape[1] + 5) * 2.0**-24
+    )
+    # Rows in many blocks, several threads, and the functions that a GPU would run.
+    monkeypatch.setattr(proposals, "ROWS", 90)
+    monkeypatch.setattr(TorchProduct, "ROWS", 100)
+    monkeypatch.setattr(TorchProduct, "POINTS", 16)
+    for product in (NumpyProduct, *TORCH):
+        again = ExactSearch(x, 3, product).neighbors(queries, k)
+        np.testing.assert_array_equal(again.indices, got.indices)
+        np.testing.assert_array_equal(again.distances, got.distances)
+
+
+@pytest.mark.parametrize("order", ["random", "rising", "signs that cancel"])
+@pytest.mark.parametrize("d", [1, 16, 2048])
+@pytest.mark.parametrize("product", [NumpyProduct, *TORCH])
+def test_products_are_off_by_their_bound_at_most(product, d, order):
+    rng = np.random.default_rng(0)
+    x = rng.lognormal(sigma=2, size=(60, d)) + (order == "signs that cancel")
+    x = np.sort(x, axis=1) if order == "rising" else x
+    x = (x * np.where(np.arange(d) % 2, -1, 1) if order == "signs that cancel" else x).astype("f4")
+    indices, squared = product(x).propose(x, len(x))
+    true = ((x[:, None].astype(float) - x[indices]) ** 2).sum(axis=2)
+    norms = np.linalg.norm(x.astype(float), axis=1)
+    assert (
+        np.abs(squared - true) <= product_error(d) * (norms[:, None] + norms[indices]) ** 2
+    ).all()
+
+
+def test_proposals_take_the_same_memory_for_any_number_of_rows():
+    peaks = []
+    for n in (20_000, 100_000):
+        rows = np.random.default_rng(0).random((n, 8), np.float32)
+        product = NumpyProduct(rows)
+        tracemalloc.start()
+        product.propose(rows[:1000], 50)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_a_gpu_is_asked_for_only_where_there_is_a_driver():
+    assert choose_product("cpu") is NumpyProduct
+    ask = "import sys, drift.proposals as p; p.DRIVERS = (); p.choose_product('auto'); "
+    ask += "p.choose_product('cpu'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", ask]).returncode == 0
+    if choose_product("auto") is NumpyProduct:
+        with pytest.raises(InputError, match="take --device cpu"):
+            choose_product("cuda")
+
+
+def test_sums_in_chunks_leave_few_ties_of_many_dimensions():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3000, 1280)).astype(np.float32)
+    distances = np.sort(neighbor_distances(x[:20], x, np.tile(np.arange(3000), (20, 1))), axis=1)
+    assert (
+        near_ties(distances, 200, 1280, 1280, False).mean()
+        > 8 * near_ties(distances, 200, 1280, 65, False).mean()
+    )
+    rows, others = rng.integers(20, size=(2, 500))
+    close = chunked_distances(64, x[:20], rows, x, others)
+    np.testing.assert_allclose(close, pair_distances(x, rows, x, others, 2), rtol=35 * 2.0**-24)
+
+
 def test_few_distances_of_ordinary_vectors_are_taken_twice():
     x = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
     distances = ExactSearch(x).neighbors(np.arange(100), 200).distances
-    assert near_ties(distances, 200, 64, can_vanish=False).mean() < 0.05
+    assert near_ties(distances, 200, 64, 64, can_vanish=False).mean() < 0.05
     # A distance of 0 is exact, unless squares can vanish.
     zeros = np.array([[0, 0, 0, 1]], np.float32)
-    assert not near_ties(zeros, 4, 64, can_vanish=False).any()
-    assert near_ties(zeros, 4, 64, can_vanish=True).tolist() == [[True, True, True, False]]
+    assert not near_ties(zeros, 4, 64, 64, can_vanish=False).any()
+    assert near_ties(zeros, 4, 64, 64, can_vanish=True).tolist() == [[True, True, True, False]]
     # Beyond k only those that could belong before it.
     close = np.array([[1, 2, 2 + 2e-6, 2 + 4e-6, 2 + 6e-5, 2 + 6e-5]], np.float32)
-    assert near_ties(close, 2, 64, False).tolist() == [[False, True, True, True, False, False]]
+    assert near_ties(close, 2, 64, 64, False).tolist() == [[False, True, True, True, False, False]]
 
 
 def test_a_copy_from_outside_has_the_row_first():
@@ -315,3 +438,12 @@ def test_queries_from_outside_are_searched_among_all_rows():
     expected = np.lexsort((np.broadcast_to(np.arange(400), apart.shape), apart))[:, :20]
     np.testing.assert_array_equal(got.indices, expected)
     np.testing.assert_allclose(got.distances, np.take_along_axis(apart, expected, 1), rtol=1e-6)
+
+
+def test_the_device_changes_no_list(drive, small, tmp_path):
+    results = shutil.copytree(small, tmp_path / "results")
+    status, out, _ = drive("03_exact_knn.py", "--k-max", "60", "--device", "cpu", results=results)
+    assert status == 0 and "up to date" in out
+    if choose_product("auto") is NumpyProduct:
+        status, _, err = drive("03_exact_knn.py", "--device", "cuda", results=results)
+        assert status == 2 and err.count("\n") == 1 and "take --device cpu" in err

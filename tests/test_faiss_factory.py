@@ -156,7 +156,7 @@ def test_which_indexes_compute_from_compressed_vectors(text, compressed):
     ids, squared = index.search(x[:200], K, {})
     own = np.where(ids < 0, np.inf, np.sqrt(np.maximum(squared, 0)))
     exact = neighbor_distances(x[:200], x, ids.astype(np.int32))
-    assert np.allclose(own, exact, rtol=1e-5, atol=1e-3) is not compressed
+    assert np.allclose(own[:, 1:], exact[:, 1:], rtol=1e-5, atol=2e-4) is not compressed
 
 
 # Graphs.
@@ -240,7 +240,7 @@ def test_it_is_built_with_as_many_threads_as_are_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("annoy", "FAISS has no index annoy of 16 dimensions: could not parse"),
+        ("Annoy", "FAISS has no index Annoy of 16 dimensions: could not parse"),
         ("IVF16,Flut:nprobe=8", "FAISS has no index IVF16,Flut of 16 dimensions"),
         ("IVF16,Flat:probes=8", "IVF16,Flat has no setting probes"),
         ("PQ4x4fs:overlap=0.9", "PQ4x4fs has no setting overlap"),

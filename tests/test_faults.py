@@ -5,6 +5,8 @@ import resource
 import numpy as np
 import pytest
 
+from drift import InputError
+from drift.indexes.base import save_whole
 from drift.indexes.registry import index_class, parse_run
 from tests.faults import FAULTS, STAGES, Bench, fill_the_disk, mounting_allowed
 
@@ -47,3 +49,15 @@ def test_index_that_does_not_fit_is_an_error_that_names_its_file(library, tmp_pa
     assert caught.value.filename == str(path)
     index.save(path)
     assert path.read_bytes() == whole
+    # What a library cannot read, as when it comes from elsewhere.
+    for content in (b"", whole[: len(whole) // 2], b"x" * 1000):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{path} cannot be read .*: remove it, then"):
+            index_class(run).load(path, x, run)
+
+
+def test_index_of_which_a_library_never_writes_all_is_an_error(tmp_path):
+    path = tmp_path / "index"
+    with pytest.raises(OSError, match="not all of it") as caught:
+        save_whole(path, lambda name: path.write_bytes(b"x"), 2)
+    assert caught.value.filename == str(path)

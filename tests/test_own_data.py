@@ -1,8 +1,11 @@
 """Vectors, queries and lists of anyone's: by cosine, from outside, from another system."""
 
+import json
+import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,7 +17,8 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from drift import InputError
-from drift.pipeline.results import read_manifest
+from drift.imported_lists import RowNames
+from drift.pipeline.manifests import read_manifest
 from drift.stages.embed import EmbedImages
 from drift.vectors import unit_vectors
 from tests.conftest import ROOT
@@ -31,24 +35,6 @@ def vectors():
 @pytest.fixture
 def queries():
     return np.random.default_rng(1).normal(size=(Q, D)).astype(np.float32)
-
-
-@pytest.fixture
-def stages(drive, tmp_path):
-    """Run stages by number; each must end well. What was printed by the last one."""
-    scripts = {path.name[:2]: path.name for path in ROOT.glob("0*.py")}
-    folder = tmp_path / "own"
-
-    def run(*commands, fails=False):
-        for command in commands:
-            number, *flags = command.split() if isinstance(command, str) else command
-            status, out, err = drive(scripts[number], *flags, results=folder)
-            assert (status == 2 and err.count("\n") == 1) if fails else status == 0, err
-        return err if fails else out
-
-    run.folder = folder
-    run.lists = lambda run, k: np.load(folder / "04_hnsw" / run / f"k{k:04d}_indices.npy")
-    return run
 
 
 @pytest.fixture
@@ -113,11 +99,8 @@ def test_queries_that_are_copies_of_rows_find_what_the_rows_find(stages, searche
     vectors, few = np.load(stages.folder / "02_embeddings.npy"), np.arange(0, N, 8)
     copies = save(tmp_path / "copies.npy", vectors[few])
     stages("04 --runs faiss:50 --k 10 30")
-    files = (
-        "03_exact_indices",
-        "03_exact_distances",
-        "04_hnsw/faiss_M32_efc200_ef50/k0030_indices",
-    )
+    files = [f"03_exact_{kind}" for kind in ("indices", "distances")]
+    files += ["04_hnsw/faiss_M32_efc200_ef50/k0030_indices"]
     inside = {name: np.load(stages.folder / f"{name}.npy")[few, :K] for name in files}
     stages(f"03 --k-max {K + 1} --queries {copies}", "04 --runs faiss:50 --k 11 31", "05")
     stages("06 --dpi 40")
@@ -137,7 +120,7 @@ def test_queries_that_are_copies_of_rows_find_what_the_rows_find(stages, searche
     # A target needs no groups of the rows then.
     stages("04 --runs faiss:overlap=0.9 --k 11")
     run = read_manifest(stages.folder / "04_hnsw/faiss_M32_efc200_efoverlap0.9/run.json")
-    assert run["halves"]["11"]["agrees"] and "02_rows.parquet" not in run["inputs"]
+    assert run["halves"]["11"] and "02_rows.parquet" not in run["inputs"]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +130,14 @@ def test_queries_that_are_copies_of_rows_find_what_the_rows_find(stages, searche
         ("03 --queries q.npy --protocol notebook", "is for queries that are rows"),
         ("03 --queries none.npy", "none.npy"),
         ("03 --queries 0", "--queries 0"),
-        ("02 --from-file zero.npy --metric cosine", "row 17 is a zero vector"),
+        (
+            "02 --from-file zero.npy --metric cosine",
+            "of which no cosine can be taken: '3', '17'; --drop",
+        ),
+        ("02 --from-file zero.npy", "1 of 50 rows of "),
+        ("02 --from-file q.npy --column emb", "it has one matrix, which has no name"),
+        ("02 --from-file q.npy --row-ids few.txt", "a name for each of 50 rows"),
+        ("03 --queries 3 --column emb", "are of queries in a file"),
         ("02 --from-file q.npy --metric hamming", "not hamming"),
         ("02 --from-file q.npy --metric inner_product", "append sqrt(R^2 - |x|^2)"),
     ],
@@ -157,7 +147,8 @@ def test_vectors_and_queries_that_cannot_be(
 ):
     np.save(tmp_path / "q.npy", queries)
     np.save(tmp_path / "few.npy", queries[:, :5])
-    queries[17] = 0
+    (tmp_path / "few.txt").write_text("a\nb\n")
+    queries[17], queries[3, 2] = 0, np.nan
     np.save(tmp_path / "zero.npy", queries)
     monkeypatch.chdir(tmp_path)
     assert message in stages(command, fails=True)
@@ -238,6 +229,9 @@ def test_lists_of_each_k_in_a_folder(stages, searched, tmp_path):
     np.save(folder / "k0010_indices.npy", searched[0][:50, :10])
     message = stages(["04", "--lists", "each", str(folder)], fails=True)
     assert f"has lists of 50 queries, and stage 03 has {N}" in message
+    (folder / "k0010_indices.npy").unlink()
+    out = stages(["04", "--lists", "each", str(folder)])
+    assert "each: its lists for k = 10, 30 will be overwritten by those for k = 30" in out
 
 
 def test_a_query_in_its_own_list_is_no_neighbor(stages, searched, tmp_path):
@@ -275,15 +269,14 @@ def test_distances_are_taken_where_they_fit(stages, searched, tmp_path, reported
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda ids: np.where(ids == N - 1, 0, ids + 1),
-            "off by one: ",
-        ),
         (lambda ids: np.where(ids == N - 1, 0, ids + 1), "% if you subtract 1"),
         (lambda ids: ids + 1, "subtract 1"),
         (lambda ids: np.where(ids == 0, N - 1, ids - 1), "% if you add 1"),
-        (lambda ids: ids.astype(float), "write a missing neighbor, NaN or None, as -1"),
-        (lambda ids: ids[:, :5], "lists of 5, shorter than the first k, 10: give --k 5"),
+        (lambda ids: ids.astype(float), "must hold whole numbers: save it .astype(int)"),
+        (
+            lambda ids: np.where(ids == 3, np.nan, ids),
+            "write a missing neighbor, NaN or None, as -1",
+        ),
     ],
 )
 def test_ids_that_cannot_be_are_named(stages, searched, tmp_path, change, message):
@@ -294,7 +287,7 @@ def test_ids_that_cannot_be_are_named(stages, searched, tmp_path, change, messag
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--seconds 2", "say more of --lists"),
+        ("--seconds 2", "are of --lists: name those"),
         ("--lists x ids.npy", "--protocol study, not paper"),
         ("--lists x", "it takes NAME IDS"),
         ("--lists x ids.npy --reported squared", "name a file of them"),
@@ -316,7 +309,216 @@ def test_flags_of_lists_that_cannot_be(flags, message, stages, searched, tmp_pat
     assert message in stages(["04", *shlex.split(flags)], fails=True)
 
 
+# Names.
+
+NAMES = {
+    "hashes": [f"{(i * 2654435761) % 2**32:08x}" for i in range(N)],
+    "serial": list(range(1, N + 1)),
+    "large": np.arange(N, dtype=np.uint64) + np.uint64(2**63),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_lists_and_queries_refer_to_rows_by_their_names(kind, stages, vectors, queries, tmp_path):
+    names = NAMES[kind]
+    heap = np.random.default_rng(2).permutation(N)  # the order in which a table happens to lie
+    table = pa.table({"id": np.array(names)[heap], "emb": list(vectors[heap])})
+    pq.write_table(table, tmp_path / "x.parquet")
+    asked = [f"query {i}" for i in range(Q)]
+    pq.write_table(pa.table({"id": asked, "emb": list(queries)}), tmp_path / "q.parquet")
+    stages(["02", "--from-file", tmp_path / "x.parquet"], f"03 --k-max {K}")
+    kept = pd.read_parquet(stages.folder / "02_rows.parquet")["id"]
+    assert kept.tolist() == [str(names[i]) for i in heap]
+    _, near = neighbors_by("euclidean", vectors, vectors, K + 1)  # in the order of the names
+    hits = pd.DataFrame({"query": np.repeat(names, K), "hit": np.array(names)[near[:, 1:]].ravel()})
+    file = tmp_path / ("hits.parquet" if kind == "large" else "hits.jsonl")
+    hits.to_parquet(file) if kind == "large" else hits.to_json(file, orient="records", lines=True)
+    out = stages(["04", "--lists", "hits", file])
+    assert "columns: id=hit, query=query" in out
+    # In sorted order: of two at nearly one distance either may be the nearer.
+    exact = np.sort(np.load(stages.folder / "03_exact_indices.npy"))
+    np.testing.assert_array_equal(np.sort(stages.lists("hits", 30)), exact)
+    if kind != "hashes":
+        np.save(tmp_path / "ids.npy", np.array(names)[near[heap]])
+        stages(["04", "--lists", "matrix", tmp_path / "ids.npy"])
+        np.testing.assert_array_equal(stages.lists("matrix", 30), stages.lists("hits", 30))
+    hits["hit"] = "zz" + hits["hit"].astype(str)
+    hits.to_csv(tmp_path / "other.csv", index=False)
+    message = stages(["04", "--lists", "other", tmp_path / "other.csv"], fails=True)
+    assert "names are those of no row, as 'zz" in message
+    assert f"row names are '{kept[0]}', '{kept[1]}'" in message
+
+    stages(["03", "--k-max", "30", "--queries", tmp_path / "q.parquet"])
+    assert pd.read_parquet(stages.folder / "03_query_ids.parquet")["id"].tolist() == asked
+    _, near = neighbors_by("euclidean", vectors, queries, K)
+    found = {asked[i]: [str(names[row]) for row in near[i]] for i in range(Q - 1, 0, -1)}
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    out = stages(["04", "--lists", "found", tmp_path / "found.json"])
+    assert "1 queries have no list" in out
+    exact = np.sort(np.load(stages.folder / "03_exact_indices.npy"))
+    np.testing.assert_array_equal(np.sort(stages.lists("found", 30))[1:], exact[1:])
+    assert (stages.lists("found", 30)[0] == -1).all()
+
+
+def test_names_that_could_stand_for_a_missing_neighbor(stages, vectors, tmp_path):
+    names = [*map(str, range(1000, 1000 + N - 3)), "nan", "None", "-1"]
+    table = pa.table({"id": names, "emb": list(vectors)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    stages(["02", "--from-file", tmp_path / "x.parquet"], f"03 --k-max {K}")
+    exact = np.load(stages.folder / "03_exact_indices.npy")
+    near = np.array(names)[exact].tolist()
+    assert {"nan", "None", "-1"} < {name for row in near for name in row}
+    found = [[None, *row[1:]] for row in near]
+    (tmp_path / "w.json").write_text(json.dumps(found))
+    hits = {"query": np.repeat(names, K), "hit": np.ravel(near)}
+    pd.DataFrame(hits).to_csv(tmp_path / "w.csv", index=False)
+    np.save(tmp_path / "w.npy", np.array(near))
+    for name in ("w.json", "w.csv", "w.npy"):
+        stages(["04", "--lists", name, tmp_path / name])
+        missing = int(name == "w.json")
+        returned = np.sort(stages.lists(name, K)[:, : K - missing])
+        np.testing.assert_array_equal(returned, np.sort(exact[:, missing:]))
+    # As a number -1 is a missing neighbor, whatever rows are called.
+    numbers = RowNames(np.array(["7", "-1"])).of_numbers(np.array([[7, -1]]), "ids")
+    assert numbers.tolist() == [[0, -1]]
+    with pytest.raises(InputError, match="no query, as '-1'"):
+        RowNames(np.array(["a", "b"]), "query").places(np.array(["a", "-1"]), "queries")
+
+
+def test_what_to_do_about_lists_that_do_not_fit(stages, vectors, tmp_path):
+    table = pa.table({"id": [f"row {i}" for i in range(N)], "emb": list(vectors)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    stages(["02", "--from-file", tmp_path / "x.parquet"], f"03 --k-max {K}")
+    exact = np.load(stages.folder / "03_exact_indices.npy")
+    for ids, words in ((exact, "--row-ids none takes rows by"), (exact.T, ": transpose it")):
+        file = save(tmp_path / "ids.npy", ids)
+        assert words in stages(["04", "--lists", "x", file], fails=True)
+
+
+def test_names_in_a_file_and_rows_that_are_left_out(stages, vectors, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = vectors.astype("f8")
+    bad[3], bad[8, 2], bad[11] = 0, np.inf, np.nan
+    np.save("x.npy", bad)
+    Path("names.txt").write_text("".join(f"row {i}\n" for i in range(N)))
+    for flags, name, gone in (
+        ("--metric cosine --row-ids names.txt", "row {}", [3, 8, 11]),
+        ("", "{}", [8, 11]),
+    ):
+        stages(f"02 --from-file x.npy --drop-bad {flags}")
+        rest = [i for i in range(N) if i not in gone]
+        kept = pd.read_parquet(stages.folder / "02_rows.parquet")
+        assert kept["id"].tolist() == [name.format(i) for i in rest]
+        assert kept["row"].tolist() == list(range(len(rest)))
+        stored = np.load(stages.folder / "02_embeddings.npy")
+        expected = unit_vectors(bad[rest]) if "cosine" in flags else bad[rest].astype(np.float32)
+        np.testing.assert_array_equal(stored, expected)
+        (warning,) = read_manifest(stages.folder / "02_embeddings.json")["warnings"]
+        assert warning.startswith(f"{len(gone)} of {N} rows of ")
+        assert ", ".join(repr(name.format(i)) for i in gone) in warning
+    np.save("same.npy", vectors)
+    Path("twice.txt").write_text("a\n" * N)
+    message = stages("02 --from-file same.npy --row-ids twice.txt", fails=True)
+    assert "names several rows 'a'" in message
+    shuffled = np.random.default_rng(0).permutation(N)
+    table = pa.table({"id": shuffled, "emb": list(vectors[shuffled]), "label": shuffled % 7})
+    pq.write_table(table, "numbered.parquet")
+    for flags, order in (("", np.arange(N)), ("--row-ids none", shuffled)):
+        stages(f"02 --from-file numbered.parquet {flags}")
+        np.testing.assert_array_equal(np.load(stages.folder / "02_embeddings.npy"), vectors[order])
+        kept = pd.read_parquet(stages.folder / "02_rows.parquet")
+        assert kept["id"].tolist() == list(map(str, range(N)))
+        np.testing.assert_array_equal(kept["label"], order % 7)
+
+
+# Lists that are no answer.
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda ids, x: np.random.default_rng(0).integers(0, N, (N, K)), "they number rows"),
+        (lambda ids, x: np.roll(ids, 50, axis=0), "in another order than the queries"),
+        (lambda ids, x: np.argsort(-(x @ x.T), axis=1)[:, :K], "neighbors by inner product"),
+        (lambda ids, x: np.argsort(x @ x.T, axis=1)[:, :K], "they number rows"),
+    ],
+)  # fmt: skip
+def test_lists_at_chance_level_are_refused(change, cause, stages, tmp_path):
+    x = np.random.default_rng(0).normal(size=(N, D))
+    if "product" in cause:
+        x *= np.geomspace(1, 1000, N)[:, None]  # the largest is with others than the nearest
+    stages(["02", "--from-file", save(tmp_path / "x.npy", x)], f"03 --k-max {K}")
+    ids = change(np.load(stages.folder / "03_exact_indices.npy"), x)
+    given = ["04", "--lists", "x", save(tmp_path / "ids.npy", ids)]
+    message = stages(given, fails=True)
+    assert cause in message and "no answer to these queries" in message
+    stages([*given, "--anyway"])
+
+
+def test_the_bound_of_chance_is_that_of_the_rule(stages, searched, tmp_path):
+    # At k = 30, the largest with k <= (N - 1) / 10: 2 k / (N - 1) + 3 / (Q k) = .1506.
+    exact, rng = searched[0], np.random.default_rng(0)
+    far = np.load(stages.folder / "03_exact_indices.npy")[:, -1:]
+    for hits, is_chance in ((4, True), (5, False)):
+        ids = np.full((N, 30), -1)
+        ids[:, :hits], ids[:, hits:] = exact[:, :hits], -1
+        ids[:, -1:] = far
+        file = save(tmp_path / "ids.npy", rng.permuted(ids, axis=1))
+        out = stages(["04", "--lists", f"x{hits}", file], fails=is_chance)
+        assert ("no answer" in out) is is_chance
+    # Judged at k = 30 alone; with fewer than 30 queries not at all.
+    stages(f"03 --queries 29 --k-max {K}")
+    stages(["04", "--lists", "few", save(tmp_path / "few.npy", ids[:29] * 0 - 1)])
+
+
+def test_odd_lists_are_taken_and_said(stages, searched, tmp_path):
+    ids = searched[0].astype(np.uint32)
+    ids[:7, 4] = ids[:7, 3]
+    ids[7:9, 20:] = 2**32 - 1
+    out = stages(["04", "--lists", "odd", save(tmp_path / "ids.npy", ids)])
+    assert "odd: 7 lists hold an id twice, which counts once" in out
+    assert ((stages.lists("odd", 30) < 0).sum(axis=1)[:10] == [1] * 7 + [10] * 2 + [0]).all()
+    unit = unit_vectors(np.load(stages.folder / "02_embeddings.npy"))
+    stages(["02", "--from-file", save(tmp_path / "unit.npy", unit)], f"03 --k-max {K}")
+    exact, chords = (np.load(stages.folder / f"03_exact_{k}.npy") for k in ("indices", "distances"))
+    hits = {"query": np.repeat(np.arange(N), K), "id": exact.ravel()}
+    hits["score"] = 1 - chords.ravel().astype(float) ** 2 / 2
+    pd.DataFrame(hits).sample(frac=1, random_state=0).to_parquet(tmp_path / "hits.parquet")
+    given = ["04", "--lists", "db", tmp_path / "hits.parquet"]
+    out = stages(given)
+    assert "columns: id=id, query=query, score=score" in out
+    assert "scores are left out (--reported similarity" in out
+    assert "left out" not in stages([*given, "--reported", "similarity"])
+    np.testing.assert_array_equal(stages.lists("db", 30), exact)
+    # Distances beside the ids that are other ones: taken along unasked they are left out.
+    pq.write_table(
+        pa.table({"ids": list(exact), "distances": list(7 * chords)}), tmp_path / "w.parquet"
+    )
+    given = ["04", "--lists", "w", tmp_path / "w.parquet"]
+    assert "w: left out, lists work without them: " in stages(given)
+    message = stages([*given, "--columns", "id=ids", "distance=distances"], fails=True)
+    assert "no conversion fits" in message
+    os.mkfifo(tmp_path / "pipe.npy")
+    os.mkfifo(tmp_path / "k0010_indices.npy")
+    for words in (["pipe.npy"], [""], ["ids.npy", "pipe.npy"]):
+        paths = [tmp_path / word for word in words]
+        assert "is no file" in stages(["04", "--lists", "pipe", *paths], fails=True)
+
+
 # The README.
+
+
+@pytest.mark.parametrize("name", ["scikit-learn", "An index of one's own"])
+def test_lists_by_the_recipes(name, stages, searched, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = (ROOT / "docs" / "recipes.md").read_text().partition(f"## {name}\n")[2]
+    code = code.partition("```python\n")[2].partition("```")[0]
+    exec(code, {"vectors": np.load(stages.folder / "02_embeddings.npy")})
+    (file,) = tmp_path.glob("*.np*")
+    stages(["04", "--lists", "own", file])
+    exact = np.load(stages.folder / "03_exact_indices.npy")[:, :60]
+    share = (np.sort(stages.lists("own", 60)) == np.sort(exact)).all(axis=1).mean()
+    assert share > 0.99 if name == "scikit-learn" else share < 0.01
 
 
 def recipes():
@@ -350,6 +552,8 @@ def bench(tmp_path_factory):
 
 @pytest.mark.parametrize(("comment", "commands"), recipes(), ids=lambda value: str(value)[:20])
 def test_recipes_run_as_they_stand_in_the_readme(bench, comment, commands, drive, monkeypatch):
+    if "pictures" in comment:
+        pytest.importorskip("torch")
     monkeypatch.chdir(bench)
     for command in commands:
         status, _, err = drive(*shlex.split(command)[1:], results="results")

@@ -148,18 +148,12 @@ def test_published_curves_are_whole():
     curves, jumps = paper.curves(), paper.jumps()
     assert curves.groupby(["study", "value"]).size().eq(50).all() and len(curves) == 14 * 50
     assert {metric.name for metric in paper.METRICS} < set(curves.columns)
-    # The published overlap of efSearch = 0.5 k at k = 100 is that of efSearch = 50 on the same
-    # graph, of efConstruction 400.
-    at_100 = curves[curves["k"] == 100].set_index(["study", "value"])["overlap"]
-    assert at_100["alpha", 0.5] == pytest.approx(at_100["ef_construction", 400], abs=1e-4)
-    assert at_100["alpha", 0.5] > at_100["ef_construction", 200] + 0.01
     # The proof: at each first jump a whole number of rows carries the missing value. What is too
     # much is what the rows that were dropped do not count in the mean.
     rows = jumps["mean_squared_distance_ann"] * 10_000 * jumps["k"] / MISSING
     np.testing.assert_allclose(rows, jumps["rows_short_by_one"], rtol=1e-4)
     excess = rows / rows.round() - 1
     assert len(jumps) == 100 and excess.between(-1e-5, 0.008).all()
-    assert rows.round().between(1, 16).all()
 
 
 def test_seed_42_draws_the_papers_first_sample(tmp_path):

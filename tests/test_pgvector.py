@@ -1,9 +1,9 @@
 """pgvector in a PostgreSQL of its own: the lists it returns, and what is left when all ends."""
 
+import os
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from contextlib import closing, contextmanager
 
@@ -15,8 +15,9 @@ from pgvector import Vector
 from drift import InputError
 from drift.indexes.pgvector_hnsw import PgvectorHnsw
 from drift.indexes.registry import parse_run
+from drift.pipeline import INTERRUPTED
 from drift.pipeline.postgres import embedded_server
-from tests.conftest import ROOT
+from tests.conftest import ROOT, shell, within_ten_seconds
 
 N, D = 600, 16
 BUILD = """
@@ -27,18 +28,6 @@ x = np.eye(4, dtype=np.float32)
 index = PgvectorHnsw.build(x, parse_run("pgvector:9", 2, 4), sys.argv[1])
 print(index._schema, flush=True)
 time.sleep(300)
-"""
-LONG_BUILD = """
-import sys
-import numpy as np
-from drift import InputError
-from drift.indexes.registry import PgvectorHnsw, parse_run
-x = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
-print("ready", flush=True)
-try:
-    PgvectorHnsw.build(x, parse_run("pgvector:9", 32, 1000), sys.argv[1])
-except (InputError, KeyboardInterrupt) as error:
-    print(type(error).__name__, error)
 """
 
 
@@ -89,13 +78,6 @@ def process(script, url):
     finally:
         child.kill()
         child.communicate()
-
-
-def within_ten_seconds(condition):
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 @pytest.fixture(scope="module")
@@ -294,17 +276,45 @@ def test_schemas_of_killed_processes_are_dropped(url):
         assert living._schema in schemas(url)
 
 
-def test_ctrl_c_and_the_end_of_python_drop_the_schema(url):
+def test_the_end_of_python_drops_the_schema(url):
     before = schemas(url)
-    with process(LONG_BUILD, url) as (child, _):
-        assert within_ten_seconds(lambda: is_building(url))
-        child.send_signal(signal.SIGINT)
-        assert child.communicate(timeout=10)[0].strip() == "KeyboardInterrupt"
-    assert schemas(url) == before
-
     with process(BUILD.replace("time.sleep(300)", "del index"), url) as (child, schema):
         assert child.wait(20) == 0
     assert schema.startswith("drift_") and schemas(url) == before
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Results of stages 02 and 03 on vectors whose graph takes a while."""
+    folder = tmp_path_factory.mktemp("many")
+    np.save(folder / "x.npy", normal(20_000, 64))
+    shell("02_embed_resnet50.py", "--from-file", folder / "x.npy", results=folder / "results")
+    shell("03_exact_knn.py", "--k-max", "10", "--queries", "5000", results=folder / "results")
+    return folder / "results"
+
+
+@pytest.mark.parametrize(
+    ("moment", "by"),
+    [
+        ("it builds in a server", signal.SIGINT),
+        ("it builds in a server", signal.SIGHUP),
+        ("it searches in its own", signal.SIGTERM),
+    ],
+)
+def test_a_stage_that_is_ended_leaves_nothing(moment, by, url, many, tmp_path):
+    flags = ["--runs", "pgvector:40", "--k", "10", "--m", "4", "--ef-construction", "8"]
+    if moment == "it builds in a server":
+        flags = ["--runs", "pgvector:40", "--ef-construction", "1000", "--postgres", url]
+    before, lock = schemas(url), many / ".lock"
+    command = [sys.executable, ROOT / "04_hnsw_search.py", "--results", many, *flags]
+    temporary = {**os.environ, "TMPDIR": str(tmp_path)}
+    stage = subprocess.Popen(command, env=temporary, stderr=subprocess.PIPE, text=True)
+    while not (is_building(url) or [*tmp_path.glob("*/place.json")]):
+        assert stage.poll() is None, stage.stderr.read()
+    stage.send_signal(by)
+    err = stage.communicate(timeout=60)[1]
+    assert (stage.returncode, err) == (128 + by, f"04_hnsw_search.py: {INTERRUPTED}\n")
+    assert (schemas(url), [*tmp_path.iterdir()], lock.exists()) == (before, [], False)
 
 
 # Servers that cannot be used.
@@ -315,6 +325,10 @@ def test_ctrl_c_and_the_end_of_python_drop_the_schema(url):
     [
         ("postgresql://me:secret@127.0.0.1:1/none", "PostgreSQL at 127.0.0.1: .*refused"),
         ("postgresql://me:sec ret@[::1/secret", "the URL of the database is none"),
+        *(
+            (f"postgresql://me:sec{letter}ret@127.0.0.1:1/none", "none: .* PGPASSWORD or ~/.pgpass")
+            for letter in "@/?"
+        ),
         ("host=/nowhere password=secret", "PostgreSQL at /nowhere: "),
     ],
 )

@@ -1,6 +1,10 @@
 """The whole pipeline from the command line, as its users run it, on a few hundred photographs."""
 
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,17 +14,13 @@ import scipy.stats
 import threadpoolctl
 
 from drift import metrics
+from drift.curves import curve_names
 from drift.pipeline import cli, code
 from drift.pipeline.results import Results
 from drift.pipeline.stage import Stage
-from tests.conftest import GRID, PIPELINE, RUNS, K, N, restored_threads
+from tests.conftest import GRID, PIPELINE, ROOT, RUNS, K, N, contents, restored_threads
 
 SEARCH = "04_hnsw_search.py"
-
-
-def contents(folder, *suffixes):
-    paths = (path for path in folder.rglob("*") if path.suffix in suffixes)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_arrays_have_the_names_dtypes_and_shapes_of_the_contract(finished):
@@ -57,10 +57,11 @@ def test_tables_have_the_columns_of_the_contract(finished):
 
     curves = pd.read_parquet(finished / "05_curves.parquet")
     numbers = ["mean", "std", "median", "q05", "q95", "ci_low", "ci_high", "n"]
-    assert list(curves) == ["run", "k", "metric", *numbers]
-    graph = ["hubness_exact", "hubness_ann", "orphans_exact", "orphans_ann"]
-    assert set(curves["metric"]) == {*names, *graph}
-    assert len(curves) == len(RUNS) * len(GRID) * len(names + graph)
+    assert list(curves) == ["run", "k", "metric", *numbers, "groups_that_differ"]
+    of_graph = ["hubness_exact", "hubness_ann", "orphans_exact", "orphans_ann"]
+    names = curve_names(dict.fromkeys(names)) + of_graph
+    assert set(curves["metric"]) == set(names)
+    assert len(curves) == len(RUNS) * len(GRID) * len(names)
 
     safe_k = pd.read_parquet(finished / "05_safe_k.parquet")
     columns = ["run", "criterion", "tolerance", "safe_k"]
@@ -129,7 +130,8 @@ def test_ann_distances_are_the_exact_ones_of_the_same_pairs(finished):
 def test_curves_are_the_means_of_the_single_queries(finished):
     per_query = pd.read_parquet(finished / "05_per_query.parquet")
     curves = pd.read_parquet(finished / "05_curves.parquet").set_index(["run", "k", "metric"])
-    long = per_query.melt(["run", "k", "query"], var_name="metric")
+    inverse = [name for name in per_query if name.startswith("lid_inverse_")]
+    long = per_query.drop(columns=inverse).melt(["run", "k", "query"], var_name="metric")
     groups = long.groupby(["run", "k", "metric"])["value"]
     for ours, theirs in (
         ("mean", groups.mean()),
@@ -225,15 +227,6 @@ def test_a_script_alone_names_the_one_to_run_first(script, first, tmp_path, driv
     assert not (tmp_path / "none").exists()
 
 
-def test_stale_results_are_refused_with_the_script_to_run(results, drive):
-    status, _, _ = drive(*PIPELINE[0], "--seed", "1", results=results)
-    assert status == 0
-    for script in ("03_exact_knn.py", "04_hnsw_search.py", "05_metrics.py", "06_plots.py"):
-        status, _, err = drive(script, results=results)
-        assert (status, err.count("\n")) == (2, 1)
-        assert "run 02_embed_resnet50.py again" in err
-
-
 def test_a_table_over_different_grids_has_a_row_for_each_k(results, drive):
     args = ("--runs", "faiss:30", "--k-min", "15", "--k-step", "20", "--k-max", "35")
     assert drive(SEARCH, *args, results=results)[0] == 0
@@ -268,7 +261,8 @@ def test_runs_accumulate_are_left_out_and_cleared(results, drive):
     assert (status, err.count("\n")) == (2, 1)
     assert "run 03_exact_knn.py" in err
     assert drive("03_exact_knn.py", "--k-max", "30", results=results)[0] == 0
-    assert drive(SEARCH, "--runs", "faiss:k,50", results=results)[0] == 0
+    assert "up to date" in drive(SEARCH, "--runs", "faiss:k,50", results=results)[1]
+    assert drive(SEARCH, "--runs", "faiss:k,50", "--replace-k", results=results)[0] == 0
     assert len([*(results / "04_hnsw" / RUNS[1]).glob("*.npy")]) == 6, "no lists of the former grid"
     status, out, _ = drive("05_metrics.py", results=results)
     assert status == 0
@@ -290,7 +284,7 @@ def test_replace_names_what_it_removes_before_it_does(results, drive, monkeypatc
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        patched.setattr(Results, "remove_run", interrupt)
+        patched.setattr(Results, "remove", interrupt)
         status, out, _ = drive(SEARCH, "--runs", "faiss:50", "--replace", results=results)
     assert status == 130
     line = next(line for line in out.splitlines() if line.startswith("removing from"))
@@ -351,12 +345,11 @@ BAD_INPUT = [
     ("02_embed_resnet50.py", ["--model", "resnet51"], "resnet51"),
     ("02_embed_resnet50.py", ["--weights", "nowhere.pth"], "nowhere.pth"),
     ("02_embed_resnet50.py", ["--model", "resnet50", "--weights", __file__], "state dict"),
-    ("03_exact_knn.py", ["--k-max", "300"], "--k-max 299"),
     ("03_exact_knn.py", ["--k-max", "-3"], "--k-max"),
     ("03_exact_knn.py", ["--queries", "301"], "--queries 301"),
     ("03_exact_knn.py", ["--queries", "some"], "some"),
     ("04_hnsw_search.py", ["--runs", "annoy:50"], "annoy:50"),
-    ("04_hnsw_search.py", ["--runs", "faiss"], "BACKEND:EF"),
+    ("04_hnsw_search.py", ["--runs", "faiss"], "write faiss:50"),
     ("04_hnsw_search.py", ["--runs", "faiss:0"], "faiss:0"),
     ("04_hnsw_search.py", ["--runs", "faiss:99999999999"], "faiss:99999999999"),
     ("04_hnsw_search.py", ["--m", "99999999999"], "--m"),
@@ -414,27 +407,76 @@ def test_digits_that_float32_cannot_hold_are_warned_of(tmp_path, drive):
         status, _, err = drive("02_embed_resnet50.py", *args, results=tmp_path / "results")
         assert (status, "warning: rounding to float32" in err) == (0, warned)
         assert err.count("\n") == warned
+        made = json.loads((tmp_path / "results/02_embeddings.json").read_text())["warnings"]
+        assert [f"warning: {warning}\n" for warning in made] == [err] * warned
+
+
+@pytest.mark.parametrize("size", [1e-19, 1e-200, 1e100])
+def test_by_cosine_doubles_of_any_size_are_those_of_length_1(size, tmp_path, drive):
+    x = np.random.default_rng(0).standard_normal((50, 8))
+    np.save(tmp_path / "x.npy", x * size)
+    small = np.where(np.arange(50) % 2, 1, size)[:, None]
+    np.save(tmp_path / "y.npy", x * small)
+    for name in ("x.npy", "y.npy"):
+        args = ("--from-file", tmp_path / name, "--metric", "cosine")
+        assert drive("02_embed_resnet50.py", *args, results=tmp_path / "results")[0] == 0
+        unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+        got = np.load(tmp_path / "results/02_embeddings.npy")
+        np.testing.assert_allclose(got, unit, rtol=1e-6)
+        queries = ("--k-max", 5, "--queries", tmp_path / "x.npy")
+        assert drive("03_exact_knn.py", *queries, results=tmp_path / "results")[0] == 0
+    args = ("--from-file", tmp_path / "x.npy")
+    status, _, err = drive("02_embed_resnet50.py", *args, results=tmp_path / "results")
+    assert status == 2 and "rescale them" in err
 
 
 def test_embeddings_that_are_not_finite_are_refused(results, drive):
     stage = Stage("02_embeddings", results)
-    assert stage.begin({"made": "by hand"})
+    assert stage.begin({"model": None})
     embeddings = np.load(results / "02_embeddings.npy")
     embeddings[17, 3] = np.nan
     stage.save("02_embeddings.npy", embeddings)
-    stage.commit()
+    stage.commit(mean_norm=1.0)
     status, _, err = drive("03_exact_knn.py", "--k-max", "40", results=results)
     assert (status, err.count("\n")) == (2, 1)
     assert "row 17" in err
 
 
 def test_one_image_has_no_neighbors(tmp_path, drive):
+    pytest.importorskip("torch")
     results = tmp_path / "results"
     assert drive(*PIPELINE[0][:-1], "1", results=results)[0] == 0
     assert drive(*PIPELINE[1], results=results)[0] == 0
     status, _, err = drive("03_exact_knn.py", results=results)
     assert (status, err.count("\n")) == (2, 1)
     assert "1 row" in err
+
+
+ENDS = {
+    "closed pipe": ("{03} | true", 0, ""),
+    "closed pipe, both": ("{03} 2>&1 | true", 0, ""),
+    "closed output": ("{03} >&- 2>&-", 0, ""),
+    "full disk": ("{03} > /dev/full", 2, "standard output: No space left on device; once"),
+    "nobody reads the error": ("{05} --k-of-interest 999 2> /dev/full", 2, ""),
+    "ASCII terminal": ("PYTHONIOENCODING=ascii {03}", 0, ""),
+    "ASCII system": ("LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 {03}", 2, r"\udcc3\udca4"),
+    "a folder that is no UTF-8": (r"{03} --results $'\xff'", 2, r"/\udcff has characters that"),
+    "escapes": (r"{03} --results $'\e[31m\u202e\r'", 2, r"\x1b[31m\u202e\r/02_embeddings.npy is"),
+}
+
+
+@pytest.mark.parametrize(("command", "status", "message"), ENDS.values(), ids=ENDS)
+def test_what_the_output_cannot_take(command, status, message, finished, tmp_path):
+    results = shutil.copytree(finished, tmp_path / "ä")
+    for script, *flags in (PIPELINE[2], PIPELINE[4]):
+        words = [sys.executable, str(ROOT / script), "--results", str(results), *flags]
+        command = command.replace(f"{{{script[:2]}}}", shlex.join(words))
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True
+    )
+    assert ended.returncode == status, ended
+    lines = ended.stderr.decode().splitlines()
+    assert len(lines) == bool(message) and message in "".join(lines)
 
 
 # Interrupted work, and a command with a typo in it.
@@ -449,7 +491,7 @@ OTHER = {
     "01_download_stl10.py": [*PIPELINE[0][1:], "--seed", "1"],
     "02_embed_resnet50.py": [*PIPELINE[1][1:], "--resize", "232"],
     "03_exact_knn.py": ["--k-max", "30"],
-    "04_hnsw_search.py": ["--k-max", "30"],
+    "04_hnsw_search.py": ["--k-max", "30", "--replace-k"],
     "05_metrics.py": ["--force"],
 }
 

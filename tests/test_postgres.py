@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +16,7 @@ import pytest
 from drift import InputError
 from drift.pipeline import postgres
 from drift.pipeline.postgres import embedded_server
-from tests.conftest import ROOT
+from tests.conftest import ROOT, within_ten_seconds
 
 SERVE = """
 import sys, time
@@ -62,13 +61,6 @@ def servers(url):
     """Processes of the server behind a URL, dead ones that nobody buried aside."""
     every = psutil.process_iter(["cmdline"])
     return [one for one in every if str(data_of(url)) in (one.info["cmdline"] or ())]
-
-
-def within_ten_seconds(condition):
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return condition()
 
 
 def answers(url, query="select 1"):
@@ -130,10 +122,11 @@ def test_what_a_killed_process_leaves_goes_by_itself_or_at_the_next_start(url, t
         assert answers(new) == answers(url) == [(1,)], "the living are left alone"
 
 
-def test_ctrl_c_takes_the_server_along():
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_take_the_server_along(by):
     with serving() as (child, url):
-        os.killpg(child.pid, signal.SIGINT)
-        assert child.wait(10) != 0
+        os.killpg(child.pid, by)
+        assert child.wait(10) == 128 + by
         assert not data_of(url).parent.exists() and not servers(url)
 
 

@@ -9,8 +9,6 @@ import pytest
 from drift import InputError
 from drift.metrics import REPORTED_METRICS, compute_metrics, kth_distance, lid, mean_distance
 from drift.report.figures import FIGURES, alt_text
-from drift.report.sentences import reported_sentences
-from drift.report.tables import format_number
 from tests.studies import KS, THREE, falls, make_factory, make_study
 from tests.test_figures import legend, lines
 
@@ -36,7 +34,7 @@ def test_they_are_measured_where_there_are_such_and_said(results, drive):
     for k in GRID:
         of_k = per_query[(per_query["run"] == COMPRESSED) & (per_query["k"] == k)]
         own = np.load(results / f"04_hnsw/{COMPRESSED}/k{k:04d}_reported.npy")
-        for name, function in zip(METRICS, (lid, mean_distance, kth_distance), strict=True):
+        for name, function in zip(METRICS[:3], (lid, mean_distance, kth_distance), strict=True):
             np.testing.assert_array_equal(of_k[name], function(own))
             row = curves.loc[COMPRESSED, k, name]
             assert row["ci_low"] < row["mean"] < row["ci_high"]
@@ -48,17 +46,27 @@ def test_they_are_measured_where_there_are_such_and_said(results, drive):
     assert plain.drop(columns=METRICS).notna().all(axis=None)
     assert not set(METRICS) & set(curves.loc[PLAIN].index.get_level_values("metric"))
 
-    of_k = curves.loc[COMPRESSED, 30]["mean"]
-    lids = [format_number(of_k[f"lid_{side}"]) for side in ("exact", "ann", "reported")]
-    assert len(set(lids)) == 3
-    sentence = (
-        f"{COMPRESSED} computes distances from compressed vectors: at k = 30 the exact neighbors "
-        f"have an LID of {lids[0]}, those that it returns {lids[1]} (neighbors lost), and the "
-        f"distances that it reports {lids[2]} (distances distorted)."
-    )
+    # By use once of the ids and once as reported, read off the curves.
+    by_use = pd.read_parquet(results / "05_by_use.parquet").set_index(["run", "of", "measure"])
+    assert set(by_use.loc[PLAIN].index.unique("of")) == {"ids"}
+    numbers = ["ci_low", "ci_high", "n", "groups_that_differ"]
+    for measure in ("kth_distance", "lid"):
+        for of, name in (("ids", measure), ("reported", f"{measure}_reported")):
+            row, curve = by_use.loc[(COMPRESSED, of, f"{measure}_error")], (COMPRESSED, 30)
+            curve = curves.loc[(*curve, f"{name}_error")]
+            assert tuple(row[["value", *numbers]]) == tuple(curve[["mean", *numbers]])
+    values = {of: by_use.loc[(COMPRESSED, of)]["value"] for of in ("ids", "reported")}
+    assert {"below_overlap", "clusters_ann"} < set(values["ids"].index)
+    assert set(values["reported"].index) < set(values["ids"].index)
+    # Neighbors that were lost are farther ones, and codes bring them together.
+    assert values["ids"]["factor"] < 1 < values["reported"]["factor"]
+    pooled = [(1 / of_k[f"lid_inverse_{side}"].mean()) for side in ("exact", "reported")]
+    error = values["reported"]["lid_pooled_error"]
+    assert error == pytest.approx(pooled[1] / pooled[0] - 1)
+
     _, out, _ = drive("05_metrics.py", results=results)
     assert "05_metrics: up to date" in out
-    assert " ".join(out.split()).count(sentence) == 1
+    assert "As it reports: by the distances that it computes" in " ".join(out.split())
 
     shutil.rmtree(results / "04_hnsw" / COMPRESSED)
     assert drive("05_metrics.py", results=results)[0] == 0
@@ -88,7 +96,7 @@ def test_missing_neighbors_are_at_no_distance():
     assert (
         list(values)
         == METRICS
-        == [f"{n}_reported" for n in ("lid", "mean_distance", "kth_distance")]
+        == [f"{n}_reported" for n in ("lid", "mean_distance", "kth_distance", "lid_inverse")]
     )
     assert values["mean_distance_reported"].tolist() == [[2, 7 / 3], [2.5, 7 / 3]]
     assert values["kth_distance_reported"].tolist() == [[3, 4], [4, 4]]
@@ -104,16 +112,23 @@ def make_reported(*runs):
     study = make_study(falls([THREE[0], PQ, IVF]))
     tables = [study.curves]
     for run in runs:
-        for metric, factor in (("lid", 0.5), ("mean_distance", 0.9), ("kth_distance", 0.8)):
-            rows = study.curves.query(f"run == '{run.name}' and metric == '{metric}_ann'")
+        for metric, factor, reported in (
+            ("lid_ann", 0.5, "lid_reported"),
+            ("lid_error", 0.5, "lid_reported_error"),
+            ("mean_distance_ann", 0.9, "mean_distance_reported"),
+            ("kth_distance_ann", 0.8, "kth_distance_reported"),
+            ("kth_distance_error", 0.8, "kth_distance_reported_error"),
+        ):
+            rows = study.curves.query(f"run == '{run.name}' and metric == '{metric}'")
             numbers = {c: rows[c] * factor for c in ("mean", "ci_low", "ci_high")}
-            tables.append(rows.assign(metric=f"{metric}_reported", **numbers))
+            tables.append(rows.assign(metric=reported, **numbers))
     study.curves = pd.concat(tables)
     return study
 
 
 @pytest.mark.parametrize(
-    ("name", "places", "factors"), [("lid", (0,), (0.5,)), ("distances", (0, 2), (0.8, 0.9))]
+    ("name", "places", "factors"),
+    [("lid", (0, 1), (0.5, 0.5)), ("distances", (0, 1, 2), (0.8, 0.8, 0.9))],
 )
 def test_a_thin_line_shows_what_an_index_reports(name, places, factors):
     study = make_reported(PQ)
@@ -131,9 +146,7 @@ def test_a_thin_line_shows_what_an_index_reports(name, places, factors):
     assert f"{label}: " in alt_text(figure)
 
 
-def test_where_nothing_is_reported_there_is_no_line_and_no_sentence():
-    for runs, names in (((), []), ((PQ, IVF), ["PQ8x4fs", "IVF9,PQ8x4fs nprobe 8"])):
-        study = make_reported(*runs)
-        assert [text.partition(" computes")[0] for text in reported_sentences(study)] == names
-        shown = [text for text in legend(FIGURES["lid"].draw(study)) if "as it reports" in text]
-        assert len(shown) == len(runs)
+def test_there_is_a_line_for_each_run_that_reports():
+    for runs in ((), (PQ, IVF)):
+        drawn = legend(FIGURES["lid"].draw(make_reported(*runs)))
+        assert len([text for text in drawn if "as it reports" in text]) == len(runs)

@@ -8,29 +8,34 @@ import os
 import pickle
 import platform
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from drift import InputError
+from drift.indexes.registry import parse_run
 from drift.pipeline import environment
-from drift.pipeline.results import (
-    ArtifactError,
-    Results,
-    content_hash,
-    manifest_hash,
+from drift.pipeline.manifests import (
     manifest_name,
     producer,
     producing_script,
     write_json,
 )
+from drift.pipeline.results import MISSING, ArtifactError, Results, content_hash, load_array
+from drift.stages.lists import remove_others
 from tests.chain import (
+    EXACT,
     FILES,
     GRAPH,
     OTHER_RUN,
     RUN,
+    at,
     begin,
     commit,
+    edit,
     embedding_stage,
     exact_stage,
     graph_stage,
@@ -38,6 +43,7 @@ from tests.chain import (
     run_stage,
     snapshot,
 )
+from tests.conftest import NO_FILE, ROOT
 
 
 @pytest.fixture
@@ -54,6 +60,12 @@ def refused(results, *names):
         results.require(*names)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def part_stage(results, run, inputs=None):
+    stage = begin(results, f"05_metrics/{run}", inputs=inputs)
+    stage.append(f"05_per_query/{run}.parquet", {"k": np.arange(3)})
+    stage.commit()
 
 
 def names_only(message, script):
@@ -75,6 +87,7 @@ def test_manifest_says_what_was_made_from_what(results):
         inputs=["01_images.npy"],
         parameters={"model": "resnet50", "crop": 224, "weights": None},
         device="cpu",
+        mean_norm=1.0,
     )
     written = results.path("02_embeddings.npy").read_bytes()
 
@@ -97,7 +110,7 @@ def test_manifest_says_what_was_made_from_what(results):
     age = datetime.now(UTC) - datetime.fromisoformat(manifest["date"])
     assert timedelta(0) <= age < timedelta(minutes=1)
     assert manifest["versions"]["python"] == platform.python_version()
-    for package in ("torch", "faiss-cpu", "hnswlib", "numpy", "pyarrow"):
+    for package in ("pandas", "faiss-cpu", "hnswlib", "numpy", "pyarrow"):
         assert manifest["versions"][package] == importlib.metadata.version(package)
 
 
@@ -176,8 +189,19 @@ def test_file_that_its_manifest_does_not_know_is_refused(chain):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "\x00" * 100, "\udcff\udcfe", "[]", "null", "3", '"02_embeddings"', "{}"],
-    ids=["empty", "torn", "zeros", "no-utf8", "list", "null", "number", "string", "object"],
+    [
+        "",
+        "{",
+        "\x00" * 100,
+        "\udcff\udcfe",
+        "[]",
+        "null",
+        "3",
+        '"02_embeddings"',
+        "{}",
+        "[" * 10**5,
+    ],
+    ids=["empty", "torn", "zeros", "no-utf8", "list", "null", "number", "string", "object", "deep"],
 )
 def test_manifest_that_is_none_is_refused(text, chain):
     for name in ("02_embeddings.npy", f"{RUN}/k0002_indices.npy"):
@@ -197,19 +221,89 @@ def test_manifest_with_any_change_to_it_is_refused(chain):
         byte = content[i]
         path.write_bytes(content[:i] + bytes([byte ^ 1 << i % 8]) + content[i + 1 :])
         assert chain.manifest("02_embeddings") is None, i
-    manifest = json.loads(content)
-    for field in ("stage", "parameters", "inputs", "outputs"):
-        for value in (None, [], "text", 3, {}):
-            path.write_text(json.dumps(manifest | {field: value}))
-            assert chain.manifest("02_embeddings") is None or manifest[field] == value
     path.write_bytes(content)
-    assert chain.manifest("02_embeddings") == manifest
+    assert chain.manifest("02_embeddings") == json.loads(content)
 
 
-def test_manifest_of_another_stage_is_refused(chain):
-    shutil.copy(chain.path("01_images.json"), chain.path("02_embeddings.json"))
+ENTRY = {"shape": None, "dtype": None, "bytes": 0, "sha256": 64 * "0"}
+EXACT_OF = "03_exact_indices.npy"
+NAMES = ("../victim", "victim", "/victim", "03_mine.npy", "03_exact.json", "x/../03_queries.npy")
+INPUTS = ("../victim", "03_queries.npy", "05_curves.parquet", "02_embeddings.json")
+OTHER_KEYS = ("seconds", "date", "versions", "warnings")
+# By a stage and the keys above them, keys of its manifest and what it cannot say there.
+WRONG = {
+    ("03_exact",): {
+        "stage": ["../sub", "03", "/", "", None, {}, ["03_exact"], ...],
+        **{key: [[3], ...] for key in ("parameters", "inputs", "outputs", *OTHER_KEYS)},
+    },
+    ("03_exact", "outputs"): {key: [ENTRY] for key in (*NAMES, "02_embeddings.npy", ".lock")},
+    ("03_exact", "inputs"): {key: [ENTRY] for key in INPUTS},
+    ("03_exact", "outputs", EXACT_OF): {key: ["x", ...] for key in ENTRY} | {"dtype": [..., 3]},
+    ("03_exact", "parameters"): {"k_max": ["2", -1, 2.0, True, None, 10**30], "protocol": ["x"]},
+    ("01_images",): {"skipped": [{"a.png": 3}, ...]},
+    ("02_embeddings",): {"mean_norm": ["one", ...]},
+    (RUN,): {
+        "stage": [f"04_hnsw/{name}" for name in ("..", ".git", "a/b", "", "graphs/", "ä")],
+        **{key: [{"2": "fast"}, {"x": 1}] for key in ("search_seconds", "effective_ef")},
+        "ef_search_by_k": [{"2": 50}],
+    },
+    (RUN, "parameters"): {
+        "k_grid": [[], [0], ["2"], [2, 2], [3, 2], [2, 3], 2, ...],
+        **{key: [3, ...] for key in ("run", "protocol")},
+    },
+    (RUN, "parameters", "run"): {
+        **{key: [{"a": 1}, ...] for key in ("library", "seed")},
+        **{key: [3, ...] for key in ("build", "search")},
+    },
+    ("05_metrics", "outputs"): {"05_by_use.parquet": [...]},
+    ("05_metrics", "parameters"): {"runs": [["x"], {"x": {}}, ...]},
+    ("05_metrics",): {"groups": ["none", ...], "n_queries": [0, ...]},
+}
+MALFORMED = [
+    (stage, at(*above, key, value))
+    for (stage, *above), keys in WRONG.items()
+    for key, values in keys.items()
+    for value in values
+]
 
+
+@pytest.mark.parametrize(("stage", "change"), MALFORMED)
+def test_manifest_that_no_stage_can_have_written_is_a_damaged_one(stage, change, chain, tmp_path):
+    victims = [tmp_path / "victim", chain.path("victim"), chain.path("03_mine.npy")]
+    for victim in victims:
+        victim.write_text("precious")
+    path = chain.path(manifest_name(stage))
+    edit(path, change)
+
+    assert chain.manifest(stage) is None
+    name = next(name for name in FILES if producer(name) == stage)
+    assert names_only(refused(chain, name), FILES[name])
+    assert not chain.up_to_date(stage, {}, {})
+    assert RUN.removeprefix("04_hnsw/") in {**chain.runs()[0], **chain.runs()[1]}
+    if stage == "03_exact":  # once it has run again
+        exact_stage(chain, seed=1)
+        assert chain.require(name)
+        assert [victim.read_text() for victim in victims] == ["precious"] * 3
+        assert chain.require("02_embeddings.npy")
+
+
+@pytest.mark.parametrize("make", NO_FILE.values(), ids=list(NO_FILE))
+def test_what_is_no_regular_file_is_not_read(make, chain):
+    for name in ("02_embeddings.json", f"{RUN}/k0002_indices.npy"):
+        chain.path(name).unlink()
+        make(chain.path(name))
+    assert chain.manifest("02_embeddings") is None
     assert names_only(refused(chain, "02_embeddings.npy"), "02_embed_resnet50.py")
+    for read in (content_hash, load_array):
+        with pytest.raises(InputError, match=r"k0002_indices.npy is a .*: a file is needed"):
+            read(chain.path(f"{RUN}/k0002_indices.npy"))
+
+
+def test_what_a_manifest_says_of_a_file_has_to_be_so(chain):
+    for key, value in (("shape", [2, 4]), ("dtype", "float32"), ("bytes", 7)):
+        edit(chain.path("03_exact.json"), at("outputs", EXACT_OF, key, value))
+        assert "is damaged" in refused(chain, EXACT_OF)
+        exact_stage(chain)
 
 
 def replace_by_a_folder(path):
@@ -270,17 +364,6 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
 # Staleness
 
 
-@pytest.mark.parametrize("name", list(FILES)[2:])
-def test_other_images_make_everything_after_the_embeddings_stale(name, chain):
-    assert set(chain.require(*FILES)) == set(FILES)
-    image_stage(chain, seed=1)
-    message = refused(chain, name)
-
-    # The first stage that must run again, not the one that wrote the file.
-    assert names_only(message, "02_embed_resnet50.py")
-    assert "older than 01_images.npy" in message
-
-
 def test_each_stage_remade_leads_to_the_next(chain):
     stages, names = (image_stage, embedding_stage, exact_stage, run_stage), list(FILES)
     for i, stage in enumerate(stages, start=1):
@@ -288,8 +371,10 @@ def test_each_stage_remade_leads_to_the_next(chain):
         assert chain.require(*names[:i])
         if stage is exact_stage:  # a run does not depend on the exact lists
             assert names_only(refused(chain, RUN + "/k0002_indices.npy"), "04_hnsw_search.py")
-        for name in names[i:]:
-            assert names_only(refused(chain, name), list(FILES.values())[i])
+        for name in names[i:]:  # the first stage that must run again, not the one that wrote it
+            message = refused(chain, name)
+            assert names_only(message, list(FILES.values())[i])
+            assert i > 1 or "older than 01_images.npy" in message
 
 
 def test_remade_with_the_same_content_makes_nothing_stale(chain):
@@ -308,7 +393,7 @@ def test_input_that_is_gone_does_not_make_a_stage_stale_and_another_one_does(cha
     chain.path("01_images.json").unlink()
     assert chain.require("02_embeddings.npy", "05_curves.parquet")
 
-    commit(chain, "01_images", {"01_other.npy": np.zeros(3, np.uint8)})
+    image_stage(chain, seed=1)
     assert names_only(refused(chain, "02_embeddings.npy"), "02_embed_resnet50.py")
 
 
@@ -316,18 +401,16 @@ def test_a_part_of_stage_05_is_stale_when_its_run_is(chain):
     run = "faiss_M32_efc200_eflid0.01"
     run_stage(chain, f"04_hnsw/{run}")
     inputs = chain.require(f"04_hnsw/{run}/k0002_indices.npy", "03_exact_indices.npy")
-    stage = begin(chain, f"05_metrics/{run}", inputs=inputs)
-    stage.append(f"05_per_query/{run}.parquet", {"k": np.arange(3)})
-    stage.commit()
+    part_stage(chain, run, inputs)
     name = f"05_per_query/{run}.parquet"
     assert chain.require(name)
-    assert chain.up_to_date(f"05_metrics/{run}", {}, inputs)
+    assert chain.up_to_date(f"05_metrics/{run}", EXACT, inputs)
 
     run_stage(chain, f"04_hnsw/{run}", seed=1)
     assert names_only(refused(chain, name), "05_metrics.py")
-    chain.remove_part("faiss_M32_efc200_eflid0")  # a beginning of its name
+    chain.remove("05_metrics/faiss_M32_efc200_eflid0")  # a beginning of its name
     assert chain.path(name).exists()
-    chain.remove_part(run)
+    chain.remove(f"05_metrics/{run}")
     assert not chain.path("05_per_query").exists()
 
 
@@ -335,14 +418,20 @@ def test_a_part_of_stage_05_is_stale_when_its_run_is(chain):
 
 
 def test_a_stage_is_up_to_date_with_the_same_parameters_and_inputs(chain):
-    parameters = {"k_max": 2, "grid": [1, 2], "queries": "all", "refine": True}
+    parameters = {"k_max": 2, "protocol": "study", "queries": "all", "refine": True}
     inputs = chain.require("02_embeddings.npy")
     stage = begin(chain, "03_exact", parameters, inputs)
     stage.save("03_queries.npy", np.arange(4, dtype=np.int32))
     stage.commit()
 
     assert chain.up_to_date("03_exact", parameters, inputs)
-    for key, value in (("k_max", 3), ("grid", [1]), ("queries", 2), ("refine", None), ("new", 1)):
+    for key, value in (
+        ("k_max", 3),
+        ("protocol", "paper"),
+        ("queries", 2),
+        ("refine", None),
+        ("new", 1),
+    ):
         assert not chain.up_to_date("03_exact", parameters | {key: value}, inputs)
     assert not chain.up_to_date("03_exact", {}, inputs)
     assert not chain.up_to_date("03_exact", parameters, chain.require("01_images.npy"))
@@ -388,31 +477,12 @@ def test_runs_without_whole_manifest_are_left_out_with_the_reason(chain):
     chain.path("04_hnsw/torn/run.json").write_text('{"stage": "04_h')
     shutil.copytree(chain.path(RUN), chain.path("04_hnsw/renamed"))
     chain.path("04_hnsw/notes.txt").write_text("a file is no run")
-    manifest = run_stage(chain, "04_hnsw/earlier")
-    del manifest["parameters"]["run"]
-    write_json(
-        chain.path("04_hnsw/earlier/run.json"), manifest | {"sha256": manifest_hash(manifest)}
-    )
     begin(chain, OTHER_RUN).create(f"{OTHER_RUN}/k0002_indices.npy", (4, 2), np.int32)
 
     current, left_out = chain.runs()
     assert list(current) == ["faiss_M32_efc200_ef50"]
-    why = "its run.json is missing or damaged: run 04_hnsw_search.py again"
-    earlier = {"earlier": "made by an earlier version: run 04_hnsw_search.py again"}
-    assert left_out == dict.fromkeys(["copied_by_hand", "renamed", "torn"], why) | earlier
-
-
-def test_a_run_is_removed_and_of_a_link_to_one_the_link_alone(chain, tmp_path):
-    run_stage(chain, OTHER_RUN)
-    elsewhere = tmp_path / "elsewhere"
-    shutil.move(chain.path(RUN), elsewhere)
-    chain.path(RUN).symlink_to(elsewhere)
-    before = snapshot(elsewhere)
-    for run in (RUN, OTHER_RUN):
-        chain.remove_run(run.removeprefix("04_hnsw/"))
-
-    assert not list(chain.path("04_hnsw").iterdir())
-    assert snapshot(elsewhere) == before != {}
+    why = f"its run.json is {MISSING}: run 04_hnsw_search.py again"
+    assert left_out == dict.fromkeys(["copied_by_hand", "renamed", "torn"], why)
 
 
 def test_run_folders_are_in_the_order_of_the_numbers_in_them(results):
@@ -424,35 +494,92 @@ def test_run_folders_are_in_the_order_of_the_numbers_in_them(results):
     assert [folder.name for folder in results.run_folders()] == names
 
 
-# Graphs
+# What is removed
+
+FOREIGN = {
+    "users_own/k0002_indices.npy": "a list of their own beside",
+    "users_own/mine.txt": "precious",
+    "torn/run.json": "{",
+    ".git/k0002_indices.npy": "hidden",
+    "noted/mine.txt": "precious",
+    "graphs/mine.txt": "precious",
+    "graphs/faiss_M32_efc2000.txt": "notes on a graph",
+    "graphs/own.faiss": "precious",
+}
 
 
-def test_a_graph_is_removed_and_its_like_are_not(chain):
-    before = snapshot(chain.root)
-    for graph in (GRAPH, f"{GRAPH}0", f"{GRAPH}_seed1"):
-        graph_stage(chain, graph)
-    chain.remove_graph("faiss_M32_efc200")
-    assert chain.graphs() == ["faiss_M32_efc2000", "faiss_M32_efc200_seed1"]
-    assert not list(chain.root.rglob("faiss_M32_efc200.*"))
-
-    for graph in chain.graphs():
-        assert chain.require(f"04_hnsw/graphs/{graph}.faiss")
-        chain.remove_graph(graph)
-    assert snapshot(chain.root) == before
-    assert not chain.path("04_hnsw/graphs").exists()
-
-
-def test_graphs_and_parts_in_a_folder_that_is_a_link_are_not_ours_to_remove(chain, tmp_path):
+def test_others_are_removed_by_the_names_that_stage_04_gave_them(chain, tmp_path, capsys):
     graph_stage(chain)
-    shutil.move(chain.path("04_hnsw/graphs"), tmp_path / "elsewhere")
-    for link in ("04_hnsw/graphs", "05_per_query"):
-        chain.path(link).symlink_to(tmp_path / "elsewhere")
-    before = snapshot(tmp_path / "elsewhere")
+    kept = snapshot(chain.root)
+    for graph in (f"{GRAPH}0", f"{GRAPH}_seed1"):  # those that begin alike
+        graph_stage(chain, graph)
+    for run in ("whole", "noted", "left", "linked"):
+        run_stage(chain, f"04_hnsw/{run}")
+    chain.path("04_hnsw/left/run.json").unlink()  # its removal was interrupted
+    shutil.move(chain.path("04_hnsw/linked"), tmp_path / "elsewhere")
+    chain.path("04_hnsw/linked").symlink_to(tmp_path / "elsewhere")
+    elsewhere = snapshot(tmp_path / "elsewhere")
+    for name, content in FOREIGN.items():
+        path = chain.path(f"04_hnsw/{name}")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    remove_others(chain, [parse_run("faiss:50")])
 
-    assert chain.graphs() == []
-    assert chain.manifest(GRAPH)["stage"] == GRAPH
-    chain.remove_part("faiss_M32_efc200")
+    graphs = "faiss_M32_efc2000, faiss_M32_efc200_seed1"
+    said = f"removing from {chain.path('04_hnsw')}: left, linked, noted, whole, {graphs}\n"
+    assert capsys.readouterr().out == said
+    kept |= {f"04_hnsw/{name}": content.encode() for name, content in FOREIGN.items()}
+    assert snapshot(chain.root) == kept
+    assert snapshot(tmp_path / "elsewhere") == elsewhere != {}
+    remove_others(chain, [parse_run("faiss:50")])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("linked", "stage"),
+    [
+        ("04_hnsw", RUN),
+        ("04_hnsw", GRAPH),
+        ("04_hnsw/graphs", GRAPH),
+        ("05_per_query", "05_metrics/x"),
+    ],
+)
+def test_nothing_is_removed_through_a_link(linked, stage, chain, tmp_path):
+    graph_stage(chain)
+    part_stage(chain, "x")
+    shutil.move(chain.path(linked), tmp_path / "elsewhere")
+    chain.path(linked).symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path / "elsewhere")
+    assert chain.own_files(stage)
+    chain.remove(stage)
     assert snapshot(tmp_path / "elsewhere") == before
+
+
+def test_clean_removes_what_manifests_list_and_nothing_else(chain, tmp_path):
+    graph_stage(chain)
+    part_stage(chain, "x")
+    interrupted = begin(chain, "03_exact", {"other": True}, force=True)
+    interrupted.create("03_queries.npy", (3,), np.int32)
+    (tmp_path / "victim").write_text("precious")
+    kept = {
+        **{".git/config": "", "README.md": "", "drift/exact.py": "", "02_embed_resnet50.py": ""},
+        **{f"04_hnsw/{name}": content for name, content in FOREIGN.items()},
+        **{"03_mine.npy": "", ".partial/mine/x": "", "05_per_query/mine.parquet": ""},
+    }
+    for name, content in kept.items():
+        chain.path(name).parent.mkdir(parents=True, exist_ok=True)
+        chain.path(name).write_text(content)
+    run_stage(chain, OTHER_RUN)
+    edit(chain.path(f"{OTHER_RUN}/run.json"), at("outputs", "../victim", ENTRY))
+    believed = {f"{OTHER_RUN}/{path.name}" for path in chain.path(OTHER_RUN).iterdir()}
+    command = ["make", "-C", ROOT, "clean", f"RESULTS={chain.root}", f"PYTHON={sys.executable}"]
+    done = subprocess.run([*command, "VENV=none"], capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    left = {str(path.relative_to(chain.root)) for path in chain.root.rglob("*") if path.is_file()}
+    assert left == kept.keys() | believed
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not chain.path("04_hnsw/faiss_M32_efc200_ef50").exists()
 
 
 # JSON

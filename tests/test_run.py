@@ -23,6 +23,7 @@ from drift.protocols import Protocol
         ("0.5k,1", (1, 5, 50), 1, "0.5k, at least 1"),
         ("k,50", (50, 50, 100), 50, "k, at least 50"),
         ("overlap=0.99", None, 2, "for overlap 0.99"),
+        ("recall=0.95", None, 2, "for recall 0.95"),
         ("lid=0.00001", None, 2, "for lid 0.00001"),
     ],
 )
@@ -44,14 +45,25 @@ def test_policies(text, values, smallest, label):
         *("", "-1", "1k", "k2", "050", "0k", "k,", "k,0", "50,40", "1e3", "1.", ".5", "K", " 50"),
         *("0.50k", "0.0k", ".5k", "1.k", "0.2.5", "01.5k", "k,050", "k,k", "k,50,60", "k, 50"),
         *("overlap", "overlap=", "overlap=1", "overlap=0", "overlap=0.0", "overlap=0.990"),
-        *("overlap=99", "overlap=.9", "lid=1.5", "lid=-0.1", "recall=0.9", "overlap=0.9,50"),
+        *("overlap=99", "overlap=.9", "lid=1.5", "lid=-0.1", "found=0.9", "overlap=0.9,50"),
+        *("overlap=0%", "overlap=0.0%", "overlap=100%", "overlap=%", "overlap=-5%", "0.9%"),
     ],
 )
 def test_what_is_no_policy(text):
     assert Policy.parse(text) is None
-    with pytest.raises(InputError, match="is no run: write BACKEND:EF") as error:
+    with pytest.raises(InputError, match=r"is no run: .*: write faiss:") as error:
         parse_run(f"faiss:{text}")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("percent", "level"), [("95%", "0.95"), ("99.9%", "0.999"), ("0.5%", "0.005"), ("7.0%", "0.07")]
+)
+def test_a_target_in_percent_is_the_same_run(percent, level):
+    for criterion in ("overlap", "recall", "lid"):
+        runs = [parse_run(f"faiss:{criterion}={text}") for text in (percent, level)]
+        assert runs[0] == runs[1] and runs[0].name.endswith(f"_ef{criterion}{level}")
+        assert runs[0].target[1].level == float(level)
 
 
 NAMES = [
@@ -60,6 +72,7 @@ NAMES = [
     ("faiss:2k,50", "faiss_M32_efc200", "_ef2kmin50", "FAISS efSearch 2k, at least 50"),
     ("hnswlib:k,ef_construction=400", "hnswlib_M32_efc400", "_efk", "hnswlib efSearch k"),
     ("usearch:lid=0.01", "usearch_M32_efc200", "_eflid0.01", "usearch efSearch for lid 0.01"),
+    ("faiss:recall=95%", "faiss_M32_efc200", "_efrecall0.95", "FAISS efSearch for recall 0.95"),
     (
         "pgvector:40,iterative_scan=strict_order",
         "pgvector_M32_efc200",
@@ -135,11 +148,31 @@ def test_settings_of_hnsw_graphs(text, M, ef_construction, ef_search):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("annoy:50", "annoy:50 is no run: write BACKEND:EF, with BACKEND one of faiss, hnswlib"),
+        *(
+            (f"{name}:{ef}", f"system returned is --lists {name} IDS.npy")
+            for name, ef in (("annoy", "50"), ("ScaNN", "50"), ("milvus", "k"))
+        ),
+        *(
+            (path, "the index in a file is not read: search it, and give --lists NAME IDS.npy")
+            for path in ("my.index", "./faiss", "/a/b.bin:50")
+        ),
+        ("FAISS:50", "is no run: there is no FAISS: write faiss:50"),
+        ("fiass:k,50", "write faiss:k,50"),
+        ("HNSW:50", "write hnswlib:50"),
+        ("HNSW32:50", "as HNSW32:efSearch=50"),
+        ("IVF9,Flat:8", "as IVF9,Flat:nprobe=8"),
+        ("50", "it has no library: write faiss:50"),
+        ("faiss:50,M=8", "M is set for all runs: write --runs faiss:50 --m 8"),
+        ("faiss:overlap=1", "a target is more than 0 and less than 1 (or 100 %): write faiss:ov"),
+        ("faiss:recall=95", "write faiss:recall=95%"),
+        ("faiss:lid=.050", "write faiss:lid=0.05"),
+        ("faiss:ef=64", "write faiss:64"),
+        ("faiss:K", "write faiss:k"),
+        ("faiss:k*2", "write faiss:2k"),
         ("faiss", "faiss: is no run"),
         ("faiss:2.5", "faiss:2.5 is no run"),
         ("faiss:0", "faiss:0 is no run"),
-        (":50", ":50 is no run"),
+        (":50", "write faiss:50"),
         ("faiss:k,50,threads=4", "faiss has no setting threads=4: after efSearch it takes ef_con"),
         ("faiss:50,iterative_scan=off", "faiss has no setting iterative_scan=off"),
         ("pgvector:50,iterative_scan=on", "ef_construction=400 or iterative_scan=off|relaxed_ord"),
@@ -162,6 +195,7 @@ def test_what_is_no_run_is_one_line(text, message):
     with pytest.raises(InputError) as error:
         parse_run(text)
     assert message in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 200, "two lines"
 
 
 @pytest.mark.parametrize(
@@ -180,13 +214,6 @@ def test_searches_share_what_one_list_answers(text, study, notebook):
     run, ks = parse_run(text), [10, 20, 49, 50, 60]
     assert group_shared_searches(ks, run, Protocol.STUDY) == study
     assert group_shared_searches(ks, run, Protocol.NOTEBOOK) == notebook
-
-
-def test_how_long_searches_take_is_known_of_fixed_policies_alone():
-    assert parse_run("faiss:50").candidates([11, 101]) == 212
-    assert parse_run("faiss:k,50").candidates([11, 101]) == 263
-    for text in ("faiss:overlap=0.9", "IVF9,Flat:nprobe=4", "HNSW32:efSearch=50"):
-        assert parse_run(text).candidates([11]) is None
 
 
 def test_words_and_chosen_values_are_among_the_settings():

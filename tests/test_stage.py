@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,25 @@ import pytest
 
 from drift.pipeline import code
 from drift.pipeline import stage as stages
-from drift.pipeline.results import ArtifactError, Results
-from drift.pipeline.stage import PARTIAL, Stage, finish_commits
-from tests.chain import FILES, GRAPH, RUN, begin, commit, image_stage, snapshot
+from drift.pipeline.manifests import PARTIAL
+from drift.pipeline.results import ArtifactError, Results, load_array
+from drift.pipeline.stage import Stage, finish_commits
+from tests.chain import (
+    EXACT,
+    FILES,
+    GRAPH,
+    RUN,
+    SEARCHED,
+    at,
+    begin,
+    commit,
+    edit,
+    image_stage,
+    snapshot,
+)
+from tests.conftest import NO_FILE
 
-PLANNED = {"other": True}
+PLANNED = EXACT | {"other": True}
 
 
 @pytest.fixture
@@ -25,7 +40,7 @@ def results(tmp_path):
 
 def begin_exact(results, parameters=None, inputs=None, **options):
     """Stage 03 with its two arrays."""
-    stage = begin(results, "03_exact", parameters or {"k_max": 2}, inputs, **options)
+    stage = begin(results, "03_exact", parameters, inputs, **options)
     indices = stage.create("03_exact_indices.npy", (6, 2), np.int32)
     distances = stage.create("03_exact_distances.npy", (6, 2), np.float32)
     return stage, indices, distances
@@ -37,11 +52,11 @@ def interrupt(results, **how):
     stage.write("03_exact_indices.npy", (0, 3), 7)
     stage.write("03_exact_distances.npy", (0, 3), 0.5)
     stage.checkpoint((0, 2), recomputed=1)
-    stage.checkpoint((2, 3))
+    stage.checkpoint((2, 3), recomputed=0)
     return stage
 
 
-COMPLETED = {"(0, 2)": {"recomputed": 1}, "(2, 3)": {}}
+COMPLETED = {"(0, 2)": {"recomputed": 1}, "(2, 3)": {"recomputed": 0}}
 
 
 # What is read, and whether there is something to do
@@ -55,24 +70,21 @@ def test_what_is_read_is_checked_mapped_and_recorded(chain):
     (path,) = stage.require("03_queries.npy")
 
     assert isinstance(vectors, np.memmap)
-    np.testing.assert_array_equal(vectors, chain.load("02_embeddings.npy"))
+    np.testing.assert_array_equal(vectors, load_array(chain.path("02_embeddings.npy")))
     assert (list(table), list(column)) == (["run", "k"], ["k"])
     assert path.is_absolute()
     assert path.samefile(chain.path("03_queries.npy"))
     entries = chain.require("02_embeddings.npy", "05_curves.parquet", "03_queries.npy")
     assert stage.inputs == entries
     assert stage.begin({})
-    stage.save("06_values.npy", np.ones(2))
-    assert stage.commit()["inputs"] == entries == stage.manifest()["inputs"]
+    stage.output("06_report.html").touch()
+    assert stage.commit(left_out={})["inputs"] == entries == stage.manifest()["inputs"]
 
 
 def test_what_is_read_must_be_whole_and_current(chain):
     image_stage(chain, seed=1)
     with pytest.raises(ArtifactError, match=r"older than 01_images.npy.* run 02_embed_resnet50"):
         Stage("03_exact", chain.root).read("02_embeddings.npy")
-
-
-EXACT = {"k_max": 2, "protocol": "study"}
 
 
 def test_a_stage_that_is_up_to_date_prints_so_and_has_nothing_to_do(chain, capsys):
@@ -162,7 +174,7 @@ def test_nothing_is_on_disk_before_the_first_output(results):
         lambda stage: stage.create("values.npy", (3,), np.int32, scratch=True),
         lambda stage: stage.output("03_queries.npy"),
         lambda stage: stage.save("03_queries.npy", np.arange(3)),
-        lambda stage: stage.append("03_queries.parquet", {"row": np.arange(3)}),
+        lambda stage: stage.append("03_query_ids.parquet", {"row": np.arange(3)}),
     ):
         stage = begin(results, "03_exact")
         write(stage)
@@ -176,7 +188,7 @@ def test_nothing_is_on_disk_before_the_first_output(results):
 
 def test_a_stage_resumes_an_interrupted_run_and_commits_what_both_stored(results):
     interrupt(results)
-    assert begin(results, "03_exact", {"k_max": 2}).completed == {}
+    assert begin(results, "03_exact", PLANNED).completed == {}
     stage, indices, distances = begin_exact(results)
 
     assert stage.completed == COMPLETED
@@ -189,7 +201,7 @@ def test_a_stage_resumes_an_interrupted_run_and_commits_what_both_stored(results
     stage.commit()
 
     results.require("03_exact_indices.npy", "03_exact_distances.npy")
-    assert results.load("03_exact_indices.npy")[:, 0].tolist() == [7, 7, 7, 8, 8, 8]
+    assert load_array(results.path("03_exact_indices.npy"))[:, 0].tolist() == [7, 7, 7, 8, 8, 8]
 
 
 def array_of(shape, dtype):
@@ -202,6 +214,10 @@ def text_of(change, name="plan.json"):
         (folder / name).write_bytes(change(content))
 
     return edit
+
+
+def plan_of(change):
+    return lambda folder: edit(folder / "plan.json", change)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +236,13 @@ def text_of(change, name="plan.json"):
         text_of(lambda content: b"{}"),
         text_of(lambda content: content[:-9]),
         text_of(lambda content: content.replace(b'"recomputed": 1', b'"recomputed": "many"')),
+        text_of(lambda content: b"[" * 200_000),
+        plan_of(at("completed", "(0, 2)", "recomputed", "many")),
+        plan_of(at("completed", "(0, 2)", {})),
+        plan_of(at("completed", [])),
+        plan_of(at("arrays", "03_exact_indices.npy", 3)),
+        plan_of(at("arrays", "../../03_exact_indices.npy", [])),
+        plan_of(at("arrays", ...)),
     ],
 )
 def test_partial_work_that_is_not_whole_is_thrown_away(spoil, results):
@@ -235,7 +258,7 @@ def test_partial_work_that_is_not_whole_is_thrown_away(spoil, results):
 @pytest.mark.parametrize(
     "how",
     [
-        {"parameters": {"k_max": 3}},
+        {"parameters": EXACT | {"k_max": 3}},
         {"inputs": {"02_embeddings.npy": {"sha256": "0"}}},
         {"force": True},
         {"code": "other"},
@@ -252,9 +275,17 @@ def test_the_partial_work_of_another_plan_is_thrown_away(how, results, monkeypat
     assert not indices.any() and not distances.any()
 
 
+@pytest.mark.parametrize(("plan", "is_left"), [(EXACT, False), (PLANNED, True)])
+def test_what_a_killed_force_has_left_goes_when_the_stage_is_up_to_date(plan, is_left, chain):
+    inputs = chain.require("02_embeddings.npy")
+    begin(chain, "03_exact", plan, inputs, force=True).create("03_queries.npy", (3,), np.int32)
+    assert not Stage("03_exact", chain.root, inputs=inputs).begin(EXACT)
+    assert chain.path(PARTIAL).exists() == is_left  # what another command resumes
+
+
 def test_what_is_completed_is_kept_when_another_array_is_created(results):
     for runs in (["first", "second"], ["first", "second", "third"]):
-        stage = begin(results, "05_metrics")
+        stage = begin(results, "06_figures")
         for run in runs:
             stage.create(f"{run}.npy", (2,), np.float64, scratch=True)
             if run not in stage.completed:
@@ -267,54 +298,43 @@ def test_what_is_completed_is_kept_when_another_array_is_created(results):
 
 
 def test_an_array_is_written_in_parts_and_can_be_read_meanwhile(results):
-    stage = begin(results, "05_metrics")
-    values = stage.create("05_values.npy", (2, 3, 4), np.float64)
-    stage.write("05_values.npy", (1, 2), np.full((1, 3, 4), 5))
-    stage.write("05_values.npy", np.s_[:, :, 1:3], np.full((2, 3, 2), 6))
+    stage = begin(results, "03_exact")
+    values = stage.create("03_exact_distances.npy", (2, 3, 4), np.float64)
+    stage.write("03_exact_distances.npy", (1, 2), np.full((1, 3, 4), 5))
+    stage.write("03_exact_distances.npy", np.s_[:, :, 1:3], np.full((2, 3, 2), 6))
 
     expected = np.zeros((2, 3, 4))
     expected[1:2] = 5
     expected[:, :, 1:3] = 6
     np.testing.assert_array_equal(values, expected)
     assert not values.flags.writeable
-    path = stage.save("05_small.npy", np.arange(3))
+    path = stage.save("03_queries.npy", np.arange(3))
     assert path.is_absolute()
-    assert path == stage.output("05_small.npy")
+    assert path == stage.output("03_queries.npy")
     np.testing.assert_array_equal(np.load(path), np.arange(3))
     stage.commit()
-    np.testing.assert_array_equal(results.load("05_values.npy"), expected)
+    np.testing.assert_array_equal(load_array(results.path("03_exact_distances.npy")), expected)
 
 
 def append_rows(stage, *ks):
     for k in ks:
         columns = {"run": np.full(3, "a"), "k": np.full(3, k, np.int32), "lid": np.arange(3.0) * k}
-        stage.append("05_per_query.parquet", columns)
+        stage.append("03_query_ids.parquet", columns)
 
 
 def test_a_table_grows_by_row_groups_and_is_not_resumed(results):
-    append_rows(begin(results, "05_metrics"), 30)  # the process ends here
-    stage = begin(results, "05_metrics")
+    append_rows(begin(results, "03_exact"), 30)  # the process ends here
+    stage = begin(results, "03_exact")
     append_rows(stage, 10, 20)
     manifest = stage.commit()
 
-    table = pd.read_parquet(results.path("05_per_query.parquet"))
+    table = pd.read_parquet(results.path("03_query_ids.parquet"))
     assert table["run"].tolist() == ["a"] * 6
     assert table["k"].tolist() == [10] * 3 + [20] * 3
     assert table["lid"].tolist() == [0, 10, 20, 0, 20, 40]
-    assert manifest["outputs"]["05_per_query.parquet"]["shape"] == [6, 3]
+    assert manifest["outputs"]["03_query_ids.parquet"]["shape"] == [6, 3]
     types = {"run": "string", "k": "int32", "lid": "double"}
-    assert manifest["outputs"]["05_per_query.parquet"]["dtype"] == types
-
-
-def test_stages_do_not_share_partial_work(results):
-    interrupt(results)
-    other = begin(results, RUN, {"k_max": 2})
-    other.create(f"{RUN}/k0002_indices.npy", (4, 2), np.int32)
-    assert other.completed == {}
-    other.commit()
-
-    assert begin_exact(results)[0].completed == COMPLETED
-    assert results.require(f"{RUN}/k0002_indices.npy")
+    assert manifest["outputs"]["03_query_ids.parquet"]["dtype"] == types
 
 
 def test_parts_are_stages_of_their_own_made_from_inputs_of_the_whole(chain):
@@ -323,11 +343,17 @@ def test_parts_are_stages_of_their_own_made_from_inputs_of_the_whole(chain):
     run, graph = whole.part("x"), whole.part("graphs/x", "02_embeddings.npy")
     assert (run.name, graph.name) == ("04_hnsw/x", "04_hnsw/graphs/x")
 
-    for part in (run, graph):
-        assert part.begin({"run": {}, "k_grid": [2], "protocol": "study"})
-        part.checkpoint(part.save(f"{part.name}/a.npy", np.arange(3)).name)
+    for part, files in (
+        (run, [f"{run.name}/k0002_indices.npy", f"{run.name}/k0002_distances.npy"]),
+        (graph, [f"{graph.name}.faiss"]),
+    ):
+        assert part.begin(SEARCHED)
+        for file in files:
+            np.save(part.output(file).open("wb"), np.arange(3))
+            part.checkpoint(file)
     assert run.commit()["inputs"] == whole.inputs
-    assert list(graph.commit()["inputs"]) == ["02_embeddings.npy"]
+    notes = {"build_seconds": 1.0, "graph": {}}
+    assert list(graph.commit(**notes)["inputs"]) == ["02_embeddings.npy"]
     assert list(chain.runs()[0]) == ["faiss_M32_efc200_ef50", "x"]
     assert chain.graphs() == ["x"]
     assert whole.completed == {}
@@ -352,34 +378,31 @@ def test_what_is_discarded_leaves_what_is_in_place_alone(chain):
 
 
 def test_a_commit_leaves_nothing_partial_behind(results):
-    stage = begin(results, "05_metrics")
+    stage = begin(results, "03_exact")
     stage.create("values.npy", (2,), np.float64, scratch=True)
-    stage.save("05_values.npy", np.ones(2))
+    stage.save("03_exact_distances.npy", np.ones(2))
     stage.checkpoint("first")
     manifest = stage.commit()
     stage.discard()
 
-    assert list(manifest["outputs"]) == ["05_values.npy"]
-    assert set(snapshot(results.root)) == {"05_metrics.json", "05_values.npy"}
+    assert list(manifest["outputs"]) == ["03_exact_distances.npy"]
+    assert set(snapshot(results.root)) == {"03_exact.json", "03_exact_distances.npy"}
     assert not results.path(PARTIAL).exists()
-    again = begin(results, "05_metrics", force=True)
-    again.output("05_values.npy")
+    again = begin(results, "03_exact", force=True)
+    again.output("03_exact_distances.npy")
     assert again.completed == {}
 
 
 def test_a_commit_removes_what_is_no_longer_made(results):
-    lists = {f"{RUN}/k{k:04d}_indices.npy": np.zeros((4, k), np.int32) for k in (1, 2, 3)}
-    commit(results, RUN, lists)
+    kinds = ("indices", "distances", "reported")
+    lists = {f"{RUN}/k0002_{kind}.npy": np.zeros((4, 2), np.float32) for kind in kinds}
+    commit(results, RUN, lists, parameters=SEARCHED)
     results.path(f"{RUN}/my_notes.txt").write_text("keep")
-    del lists[f"{RUN}/k0003_indices.npy"]
-    commit(results, RUN, lists)
+    del lists[f"{RUN}/k0002_reported.npy"]
+    commit(results, RUN, lists, parameters=SEARCHED)
 
-    assert set(snapshot(results.path(RUN))) == {
-        "k0001_indices.npy",
-        "k0002_indices.npy",
-        "my_notes.txt",
-        "run.json",
-    }
+    files = {"k0002_indices.npy", "k0002_distances.npy", "my_notes.txt", "run.json"}
+    assert set(snapshot(results.path(RUN))) == files
     assert results.require(*lists)
 
 
@@ -394,7 +417,7 @@ def begin_other_lists(chain, **options):
 def test_nothing_is_seen_before_it_is_committed(chain):
     before = snapshot(chain.root)
     stage = begin_other_lists(chain)
-    stage.checkpoint((0, 4))
+    stage.checkpoint((0, 4), recomputed=0)
     # The process may end here.
     assert snapshot(chain.root) == before
     assert chain.up_to_date("03_exact", EXACT, stage.inputs)
@@ -414,7 +437,7 @@ def test_crash_in_a_commit_leaves_the_former_results_or_the_new(moves, chain, mo
     before = snapshot(chain.root)
     stage = begin_other_lists(chain)
     stage.save("03_queries.npy", np.full(4, 3, np.int32))
-    stage.checkpoint((0, 4))
+    stage.checkpoint((0, 4), recomputed=0)
     replace, moved = Path.replace, []
 
     def crash_after_some(self, target):
@@ -432,10 +455,10 @@ def test_crash_in_a_commit_leaves_the_former_results_or_the_new(moves, chain, mo
     finish_commits(chain)
     if moves == 0:
         assert snapshot(chain.root) == before
-        assert begin_other_lists(chain).completed == {"(0, 4)": {}}
+        assert begin_other_lists(chain).completed == {"(0, 4)": {"recomputed": 0}}
     else:
         assert chain.up_to_date("03_exact", PLANNED, stage.inputs)
-        assert (chain.load("03_exact_indices.npy") == 9).all()
+        assert (load_array(chain.path("03_exact_indices.npy")) == 9).all()
         assert not chain.path(PARTIAL).exists()
     finish_commits(chain)
 
@@ -455,6 +478,45 @@ def test_a_decision_that_is_none_commits_nothing(text, chain):
     assert chain.require("03_exact_indices.npy")
 
 
+@pytest.mark.parametrize(
+    ("folder", "change"),
+    [
+        ("03_exact", at("outputs", "../victim", {})),
+        ("03_exact", at("outputs", "03_mine.npy", {})),
+        ("03_exact", at("stage", "../sub")),
+        ("01_images", at("date", "1970")),
+        ("03_exact", None),  # whole, but for a link beside it
+    ],
+)
+def test_a_decision_of_others_moves_and_removes_nothing(folder, change, chain, tmp_path):
+    manifest = chain.path(f"{PARTIAL}/{folder}/manifest.json")
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(chain.path("03_exact.json"), manifest)
+    (tmp_path / "sub").mkdir()
+    for victim in ("victim", "sub/run.json", "results/03_mine.npy", "elsewhere"):
+        (tmp_path / victim).write_text("precious")
+    before = snapshot(tmp_path)
+    if change:
+        edit(manifest, change)
+    else:
+        (manifest.parent / "03_queries.npy").symlink_to(tmp_path / "elsewhere")
+    finish_commits(chain)
+    assert snapshot(tmp_path) == before
+
+
+def test_what_a_stage_does_not_write_is_not_committed(chain):
+    before = snapshot(chain.root)
+    stage = begin_other_lists(chain)
+    for name in ("../victim", "02_embeddings.npy", "03_mine.npy"):
+        with pytest.raises(ValueError, match=f"{name}"):
+            stage.output(name)
+    stage = begin(chain, "02_embeddings", {"model": None}, force=True)
+    stage.save("02_embeddings.npy", np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"02_embeddings: .*manifests.py"):
+        stage.commit(mean_norm="one")
+    assert snapshot(chain.root) == before
+
+
 # A full disk
 
 
@@ -466,7 +528,7 @@ def test_full_disk_names_the_file_that_did_not_fit(results, monkeypatch):
     stage, *_ = begin_exact(results)
     fails = {
         (np, "save"): ("03_queries.npy", lambda name: stage.save(name, np.arange(3))),
-        (np.lib.format, "open_memmap"): ("a.npy", lambda name: stage.create(name, (1,), int)),
+        (np.lib.format, "open_memmap"): ("a.npy", lambda name: stage.create(name, (1,), int, True)),
         (os, "posix_fallocate"): ("b.npy", lambda name: stage.create(name, (1,), int, True)),
         (os, "fsync"): ("plan.json", lambda _: stage.checkpoint((0, 3))),
     }
@@ -496,6 +558,36 @@ def test_nothing_is_written_through_a_link_to_a_folder(linked, name, results, tm
         begin(results, name).output(f"{name}.npy")
     Stage("empty", results.root).discard()
     assert list(elsewhere.iterdir()) == [elsewhere / "empty"]
+
+
+FOREIGN = {
+    "a link": lambda path, victim: path.symlink_to(victim),
+    "another name": lambda path, victim: path.hardlink_to(victim),
+    **{kind: lambda path, _, make=make: make(path) for kind, make in NO_FILE.items()},
+}
+FOREIGN.pop("a folder")
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize(
+    "name", ["03_exact_indices.npy", "plan.json", ".plan.json.tmp", "03_queries.npy"]
+)
+def test_nothing_is_written_where_unfinished_work_leads_elsewhere(kind, name, results, tmp_path):
+    interrupt(results)
+    path, victim = results.path(f"{PARTIAL}/03_exact/{name}"), tmp_path / "victim"
+    if path.exists():
+        path.rename(victim)
+    else:
+        victim.write_text("precious")
+    FOREIGN[kind](path, victim)
+    before = victim.read_bytes()
+    finish_commits(results)
+    for force in (False, True):
+        with pytest.raises(ArtifactError, match=f"{name} is a link, or no file of this stage"):
+            begin_exact(results, force=force)
+    assert victim.read_bytes() == before
+    path.unlink()
+    begin_exact(results)
 
 
 def test_folder_in_place_of_an_output_is_named_before_any_work(results):

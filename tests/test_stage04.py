@@ -18,8 +18,8 @@ from drift.metrics import found, neighborhood_overlap
 from drift.pipeline.postgres import embedded_server
 from drift.pipeline.stage import Stage
 from drift.protocols import Protocol
-from drift.stages import search
-from drift.stages.search import SearchIndex, announce_rest
+from drift.stages import grids, search
+from drift.stages.search import SearchIndex
 
 SCRIPT = "04_hnsw_search.py"
 N, K = 400, 60
@@ -193,17 +193,88 @@ def test_another_grid_says_which_lists_it_overwrites_before_it_searches(results,
     sentence = (
         f"{name}: its lists for k = 10, 20, ... 60 will be overwritten by those for k = 5, 25\n"
     )
+    other = ("--replace-k", "--k", "5", "25")
     for after in (1, 2):  # the index is built, then a search is done
         with interrupted(after):
-            status, out, _ = drive(SCRIPT, *flags, "--k", "5", "25", results=results)
+            status, out, _ = drive(SCRIPT, *flags, *other, results=results)
         # Of a run that is not there yet nothing is overwritten.
         assert (status, out) == (130, sentence)
     assert lists(results, name) == before
-    assert call(*flags, "--k", "25", "5").startswith(sentence)
+    assert call(*flags, *other).startswith(sentence)
     assert {path.rpartition("/")[2] for path in lists(results, name)} == {
         f"k{k:04d}_{kind}.npy" for k in (5, 25) for kind in ("distances", "indices")
     }
-    assert "overwritten" not in call(*flags, "--k", "5", "25")
+    assert "overwritten" not in call(*flags, *other)
+
+
+def grid_of(results, name):
+    return manifest(results, name)["parameters"]["k_grid"]
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """The k that were searched for since it was last cleared."""
+    ks, compute = [], SearchIndex.__call__
+
+    def record(task, block):
+        ks.extend(block.ks)
+        return compute(task, block)
+
+    monkeypatch.setattr(SearchIndex, "__call__", record)
+    return ks
+
+
+def test_a_grid_is_added_to_that_of_a_run(results, call, drive, searched):
+    runs = ("faiss:5", "hnswlib:5", "HNSW4_SQ8:efSearch=9", "faiss:overlap=0.6")
+    flags, names = ("--m", "4", "--runs", *runs), [parse_run(text, 4).name for text in runs]
+    call(*flags, "--k", "1", "10", "20")
+    first = {name: manifest(results, name) for name in names}
+    before = lists(results, *names)
+    # A subset is there, and no grid means the run's own.
+    assert call(*flags, "--k", "20").count("up to date") == call(*flags).count("up to date") == 4
+    searched.clear()
+    with interrupted(2):  # the index, and one search
+        assert drive(SCRIPT, *flags, "--k", "30", "1", "5", results=results)[0] == 130
+    assert lists(results, *names) == before
+    out = call(*flags, "--k", "30", "1", "5")
+    assert "anew" not in out and "overwritten" not in out
+    assert sorted(searched) == sorted([5, 30] * 4)
+    after = lists(results, *names)
+    assert before.items() < after.items() and len(after) == len(before) / 3 * 5
+    for name in names:
+        recorded = manifest(results, name)
+        assert grid_of(results, name) == [1, 5, 10, 20, 30]
+        assert {int(k) for k in recorded["queries_per_second"]} == {1, 5, 10, 20, 30}
+        assert recorded["search_seconds"]["10"] == first[name]["search_seconds"]["10"]
+        assert recorded["search_seconds_in_all"] > first[name]["search_seconds_in_all"]
+        assert recorded["outputs"].items() > first[name]["outputs"].items()
+    assert len(manifest(results, names[3])["halves"]) == 5
+    assert call(*flags).count("up to date") == 4
+    # All of it is as if it had been searched for at once.
+    call(*flags, "--force")
+    assert lists(results, *names) == after
+    call(*flags, "--replace-k", "--k", "20")
+    assert grid_of(results, names[0]) == [20] and len(lists(results, *names)) == 4 * 2 + 1
+
+
+def test_a_grid_is_not_added_to_lists_of_another_graph(results, call, drive, searched, monkeypatch):
+    flags, run = ("--m", "4", "--runs", "faiss:5", "--build-threads", "2"), "faiss_M4_efc200_ef5"
+    anew = f"{run}: all of k = 10, 20, 30 is searched anew, since what there is "
+    call(*flags, "--k", "10", "20")
+    assert f"{anew}is of a graph that cannot be built as it was" in call(*flags, "--k", "30")
+    assert grid_of(results, run) == [10, 20, 30]
+    call(*flags, "--save-index", "--replace-k", "--k", "10", "20")
+    searched.clear()
+    assert "anew" not in call(*flags, "--k", "30") and searched == [30], "in the saved graph"
+    for what, reason in (("code_hash", "by other code"), ("package_versions", "with other pack")):
+        call(*flags[:4], "--replace-k", "--k", "10", "20")
+        with monkeypatch.context() as patch:
+            patch.setattr(grids, what, lambda *_: "other")
+            assert f"{anew}was made {reason}" in call(*flags[:4], "--k", "30")
+    # Lists of other queries are nothing to add to.
+    assert drive("03_exact_knn.py", "--k-max", "60", "--queries", "100", results=results)[0] == 0
+    call(*flags[:4], "--k", "15")
+    assert grid_of(results, run) == [15]
 
 
 @pytest.mark.parametrize(
@@ -260,13 +331,17 @@ class SlowAtFirst:
     def stop_rule(run, length, ef_search):
         return {}
 
+    @staticmethod
+    def warning(run):
+        return None
 
-def test_no_search_that_is_timed_is_the_first(small, monkeypatch, capsys):
+
+def test_no_search_that_is_timed_is_the_first(small, monkeypatch):
     monkeypatch.setattr(search, "index_class", lambda run: SlowAtFirst)
     monkeypatch.setattr(index_search, "time", SlowAtFirst)
     monkeypatch.setattr(search, "WARM_UP_QUERIES", 100)
     files, run = (small / "02_embeddings.npy", small / "03_queries.npy", None), parse_run("faiss:k")
-    task = SearchIndex(*files, (10, 20), run, Protocol.STUDY, small / "none")
+    task = SearchIndex(*files, (10, 20), run, Protocol.STUDY, small / "none", {"graph": {}})
     # A copy is what a worker of a cluster gets.
     for each in (task, pickle.loads(pickle.dumps(task))):
         costs = {block: each(block)[1] for block in each.blocks()}
@@ -276,12 +351,6 @@ def test_no_search_that_is_timed_is_the_first(small, monkeypatch, capsys):
     notes = task.notes({block: cost._asdict() for block, cost in costs.items()})
     assert notes["queries_per_second"] == {10: N, 20: N}
     assert notes["search_seconds_in_all"] == 2
-    # From the first of some runs it says how long the others take: of the same candidates, as long.
-    announce_rest([task] * 3, 250)
-    assert capsys.readouterr().out == "the other runs: about 9 minutes more\n"
-    announce_rest([task] * 3, 25)
-    announce_rest([], 25)
-    assert capsys.readouterr().out == ""
 
 
 def test_what_faiss_does_not_prune_is_said_once(results, drive):

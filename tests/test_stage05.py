@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift import by_use
-from drift.report import figures, sentences
-from drift.report.by_use import by_use as verdict_by_use
+from drift.report import by_use as shown
+from drift.report import figures
 from tests.conftest import run
-from tests.studies import falls, make_run, make_study
-from tests.test_by_use import count_components, majority, relative_error, share
+from tests.test_by_use import right
 
 N, D, K = 240, 4, 20
 LISTS = ["whole", "halves", "short"]
@@ -143,8 +143,9 @@ def test_lists_are_measured_anew_and_as_far_as_the_exact_ones_go(copy, drive):
         measured = pd.read_parquet(copy / f"05_{table}.parquet")
         assert (set(measured["run"]), set(measured["k"])) == ({"short"}, {10})
     columns = pd.read_parquet(copy / "05_differences.parquet").dtypes.astype(str).to_dict()
-    keys = {"first": "str", "second": "str", "metric": "str", "k": "int32"}
-    numbers = ("difference", "ci_low", "ci_high", "graphs_low", "graphs_high")
+    words = str(pd.DataFrame({"a": ["b"]}).dtypes["a"])  # object before pandas 3
+    keys = {"first": words, "second": words, "metric": words, "k": "int32"}
+    numbers = ("difference", "ci_low", "ci_high", "p", "p_adjusted")
     numbers = dict.fromkeys(numbers, "float64")
     assert columns == keys | {"graphs": "int32"} | numbers | {"different": "bool"}
     assert drive("06_plots.py", "--dpi", 30, results=copy)[0] == 0
@@ -168,46 +169,94 @@ def test_a_part_made_by_other_code_is_measured_again(copy, drive, monkeypatch):
     assert json.loads((copy / PARTS / "short.json").read_text())["code"] == "0" * 64
 
 
+# What is to be known of it travels with it.
+
+
+def test_warnings_travel_from_where_they_are_made(tmp_path, drive):
+    x = np.random.default_rng(0).normal(size=(60, 8)) + 1e6
+    columns = {"emb": list(x), "group": np.arange(60) % 6}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    runs = ("faiss:50,ef_construction=10", "HNSW32:efConstruction=40", "HNSW32:efConstruction=64")
+    said, results = "", tmp_path / "results"
+    for script, *args in (
+        ("02_embed_resnet50.py", "--from-file", tmp_path / "x.parquet"),
+        ("03_exact_knn.py", "--k-max", 10),
+        ("04_hnsw_search.py", "--m", 2, "--runs", *runs),
+        ("05_metrics.py",),
+    ):
+        status, _, err = drive(script, *args, results=results)
+        assert status == 0, err
+        said += err
+    names = ("02_embeddings", "03_exact", "05_metrics")
+    names += tuple(f"04_hnsw/{path.parent.name}/run" for path in results.glob("04*/*/run.json"))
+    made = {name: json.loads((results / f"{name}.json").read_text())["warnings"] for name in names}
+    (moved,) = made["02_embeddings"]
+    (gone,) = made["04_hnsw/faiss_M2_efc10_ef50/run"]
+    (dense,) = made["04_hnsw/HNSW32_efConstruction_40/run"]
+    assert made["03_exact"] == made["04_hnsw/HNSW32_efConstruction_64/run"] == []
+    assert "rounding to float32" in moved and "2 M = 64" in dense
+    graph = json.loads((results / "04_hnsw/faiss_M2_efc10_ef50/run.json").read_text())["graph"]
+    assert graph["unreachable_rows"] > 1
+    assert f"faiss_M2_efc10: {graph['unreachable_rows']} rows are out of reach" in gone
+    *of_runs, few = made["05_metrics"]
+    assert sorted(of_runs) == sorted([gone, dense])
+    assert "intervals are over 6 groups of queries that are alike, fewer than 30" in few
+    # Those that can be known before are printed at once.
+    assert [f"warning: {one}" for one in (moved, dense)] == said.splitlines()
+
+
 # The verdict by use.
 
 
 def test_the_table_holds_what_plain_loops_find(measured):
+    table = pd.read_parquet(measured / "05_by_use.parquet")
+    assert table.dtypes.astype(str).to_dict() == {
+        **dict.fromkeys(("run", "use", "measure", "of"), str(table["run"].dtype)),
+        **dict.fromkeys(("value", "ci_low", "ci_high"), "float64"),
+        **dict.fromkeys(("k", "n", "groups_that_differ"), "int32"),
+    }
+    numbers = ["value", "ci_low", "ci_high", "n", "groups_that_differ"]
+    assert list(table) == ["run", "k", "use", "measure", "of", *numbers]
+    assert (set(table["k"]), set(table["of"])) == ({K}, {"ids"})
     table, exact = of_use(measured), np.load(measured / "03_exact_indices.npy")
     assert list(table.index.unique("run")) == sorted(LISTS)
     rows = pd.read_parquet(measured / "02_rows.parquet")
+    labels, groups = rows["label"], rows["group"].to_numpy()
     per_query = pd.read_parquet(measured / "05_per_query.parquet").query("k == @K")
+    curves = pd.read_parquet(measured / "05_curves.parquet").query("k == @K")
+    curves = curves.set_index(["run", "metric"])
     for name in LISTS:
-        ids, values = np.load(measured.parent / f"{name}.npy"), table.loc[name]["value"]
-        mine = per_query[per_query["run"] == name]
-        assert values["short_rows"] == np.count_nonzero(ids[:, -1] < 0)
-        assert values["components_exact"] == count_components(exact)
-        assert values["components_ann"] == count_components(ids)
-        sides = zip(ids, exact, strict=True)
-        agree = [majority(a, rows["label"]) == majority(e, rows["label"]) for a, e in sides]
-        assert values["same_label"] == pytest.approx(np.mean(agree))
+        ids, mine = np.load(measured.parent / f"{name}.npy"), table.loc[name]
+        of_run = per_query[per_query["run"] == name]
+        rights = [
+            np.array([right(row, labels, query) for query, row in enumerate(lists)])
+            for lists in (exact, ids)
+        ]
+        values = mine["value"]
+        for side, of_side in zip(("exact", "ann"), rights, strict=True):
+            assert values[f"accuracy_{side}"] == pytest.approx(np.nanmean(of_side))
+            assert mine["n"][f"accuracy_{side}"] == N - 6
+        assert values["accuracy_difference"] == pytest.approx(np.nanmean(rights[1] - rights[0]))
         for key in ("overlap", "recall"):
-            assert values[f"below_{key}"] == pytest.approx(np.mean(mine[key] < 0.9))
+            expected = by_use.estimate_share((of_run[key] < 0.9).to_numpy(float), groups, 0)
+            assert tuple(mine.loc[f"below_{key}", numbers]) == pytest.approx(tuple(expected))
         for key in ("kth_distance", "lid"):
-            ratio = mine[f"{key}_ann"].mean() / mine[f"{key}_exact"].mean() - 1
+            ratio = of_run[f"{key}_ann"].mean() / of_run[f"{key}_exact"].mean() - 1
             assert values[f"{key}_error"] == pytest.approx(ratio, abs=1e-12)
-        assert (table.loc[name]["n"] == N).all()
-    same = table["value"].xs("same_label", level="measure")
-    assert same["halves"] < same["whole"] == 1
-    assert table["value"].xs("components_ann", level="measure")[LISTS].tolist() == [1, 2, 1]
-
-
-def test_intervals_are_by_group(measured):
-    per_query = pd.read_parquet(measured / "05_per_query.parquet")
-    mine = per_query[(per_query["run"] == "short") & (per_query["k"] == K)]
-    groups = pd.read_parquet(measured / "02_rows.parquet")["group"].to_numpy()
-    numbers = of_use(measured).loc["short"][["value", "ci_low", "ci_high", "n"]]
-    below, lids = (mine["overlap"] < 0.9).to_numpy(), (mine["lid_ann"], mine["lid_exact"])
-    for key, function, given in (
-        ("below_overlap", share, [below]),
-        ("lid_error", relative_error, lids),
-    ):
-        assert tuple(numbers.loc[key]) == pytest.approx(tuple(function(*given, 0, groups)))
-        assert tuple(numbers.loc[key]) != pytest.approx(tuple(function(*given, 0)))
+        for key in ("kth_distance_error", "lid_error", "lid_cut_error", "lid_pooled_error"):
+            curve = curves.loc[(name, key), ["mean", *numbers[1:]]]
+            assert tuple(mine.loc[key, numbers]) == tuple(curve), "the same bytes"
+    differs = table["value"].xs("accuracy_difference", level="measure")
+    assert differs["whole"] == 0 != differs["halves"]
+    partitions = {
+        name: by_use.leiden_partitions(np.load(measured.parent / f"{name}.npy")) for name in LISTS
+    }
+    for name in LISTS:
+        uses = by_use.estimate_clusters(partitions["whole"], partitions[name])
+        for (_, measure), estimate in uses.items():
+            assert table["value"][name, measure] == estimate.value
+    ari = table["value"].xs("ari", level="measure")
+    assert ari["whole"] > ari["halves"]
 
 
 def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, drive):
@@ -221,12 +270,18 @@ def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, drive):
         runs = ["short"] if flags else sorted(LISTS)
         assert list(of_use(copy).index.unique("run")) == runs
     assert stamps(copy) == written
-    # What is printed is narrow.
-    part = out[out.index("What lists of") : out.index("curves in")]
-    assert max(map(len, part.splitlines())) <= 100
-    assert len(part.splitlines()) < 18
-    assert "2 (exact: 1)" in part and "none (0.0 to 0.0)" in part
-    assert "fewer than 20 neighbors came back from short for 30 of 240 queries" in flat(out).lower()
+
+
+def test_the_seed_is_of_the_clusters_alone(measured, copy, drive):
+    before = {path.name: path.read_bytes() for path in copy.glob("05_*.parquet")}
+    assert drive("05_metrics.py", "--seed", 7, results=copy)[0] == 0
+    table, other = of_use(copy), copy / "05_by_use.parquet"
+    exact = by_use.leiden_partitions(np.load(copy / "03_exact_indices.npy"), seed=7)
+    ann = by_use.leiden_partitions(np.load(measured.parent / "halves.npy"), seed=7)
+    uses = by_use.estimate_clusters(exact, ann)
+    assert table["value"]["halves", "ari"] == uses["clusters", "ari"].value
+    for path in copy.glob("05_*.parquet"):
+        assert path == other or path.read_bytes() == before[path.name]
 
 
 def test_a_k_that_no_run_has_is_refused_with_the_grid(copy, drive):
@@ -237,11 +292,15 @@ def test_a_k_that_no_run_has_is_refused_with_the_grid(copy, drive):
     assert (copy / "05_metrics.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("queries", ["all", "some", "outside"])
-def test_a_graph_needs_every_row_as_a_query_and_labels_do_not(queries, copy, drive):
+@pytest.mark.parametrize("case", ["all", "some", "outside", "without igraph", "too many edges"])
+def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkeypatch):
     path = copy.parent / "queries.npy"
     np.save(path, np.load(copy / "02_embeddings.npy") + np.float32(0.01))
-    chosen = {"all": "all", "some": 100, "outside": path}[queries]
+    chosen = {"some": 100, "outside": path}.get(case, "all")
+    if case == "without igraph":
+        monkeypatch.setitem(sys.modules, "igraph", None)
+    if case == "too many edges":
+        monkeypatch.setattr(by_use, "MOST_EDGES", N)
     for script, *args in (
         ("03_exact_knn.py", "--k-max", K, "--queries", chosen),
         ("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, "--replace"),
@@ -251,16 +310,22 @@ def test_a_graph_needs_every_row_as_a_query_and_labels_do_not(queries, copy, dri
         assert status == 0, err
     table = of_use(copy)
     (name,) = table.index.unique("run")
-    assert ("components_ann" in table.loc[name].index) == (queries == "all")
-    labels = pd.read_parquet(copy / "02_rows.parquet")["label"].to_numpy()
-    ids = np.load(copy / f"04_hnsw/{name}/k{K:04d}_indices.npy")
-    exact = np.load(copy / "03_exact_indices.npy")
-    agree = [majority(a, labels) == majority(e, labels) for a, e in zip(ids, exact, strict=True)]
-    assert table["value"][name, "same_label"] == pytest.approx(np.mean(agree))
-    assert 0 < np.mean(agree) < 1
-    where = {"some": "not every row was a query", "outside": "the queries are not among the rows"}
-    assert ("No k-NN graph" in flat(out)) == (queries != "all")
-    assert where.get(queries, "") in flat(out)
+    assert ("ari" in table.loc[name].index) == (case == "all")
+    said = {
+        **dict.fromkeys(("some", "outside"), "No clusters: not every row was a query."),
+        "without igraph": "No clusters: igraph is not installed: pip install -r requirements-",
+        "too many edges": f"No clusters: the k-NN graph has more than {N} edges.",
+    }
+    assert said.get(case, "") in flat(out) and ("No clusters" in flat(out)) == (case != "all")
+    assert ("accuracy_ann" in table.loc[name].index) == (case != "outside")
+    if case == "some":
+        labels, queries = (
+            pd.read_parquet(copy / "02_rows.parquet")["label"],
+            np.load(copy / "03_queries.npy"),
+        )
+        ids = np.load(copy / f"04_hnsw/{name}/k{K:04d}_indices.npy")
+        expected = [right(row, labels, query) for query, row in zip(queries, ids, strict=True)]
+        assert table["value"][name, "accuracy_ann"] == pytest.approx(np.nanmean(expected))
 
 
 def test_the_page_has_it_below_the_verdict(copy, drive, monkeypatch):
@@ -269,121 +334,9 @@ def test_the_page_has_it_below_the_verdict(copy, drive, monkeypatch):
     assert status == 0, err
     page = flat((copy / "06_report.html").read_text())
     assert f"<h3>At k = {K}, with 95 % intervals</h3>" in page
-    assert ">2 (exact: 1)</td>" in page
-    places = [page.index(part) for part in ('"verdict"', "by use</h2>", "retrieval: below", "<img")]
+    places = [page.index(part) for part in ('"verdict"', "by use</h2>", "retrieval: ", "<img")]
     assert places == sorted(places)
 
 
-# The sentences.
-
-
-def estimate(value, half=0.01, n=1000):
-    return value, value - half, value + half, n
-
-
-RUNS = [make_run("faiss", 5), make_run("hnswlib", 5)]
-MEASURES = {
-    "kth_distance_error": estimate(0.05),
-    "lid_error": estimate(-0.2),
-    "below_overlap": estimate(0.4),
-    "below_recall": estimate(0.3),
-    "short_rows": estimate(0, np.nan),
-    "components_exact": estimate(1, np.nan),
-    "components_ann": estimate(3, np.nan),
-    "same_label": estimate(0.9),
-}
-
-
-def make(*changed, runs=RUNS, recall=(), **more):
-    """A study in which each run has `MEASURES` at k = 100, with some that are changed, or None."""
-    study = make_study(falls(runs, [100]), recall=recall, n_queries=1000, **more)
-    study.notes["parameters"]["k_of_interest"] = 100
-    rows = [
-        (run.name, 100, "", measure, "ids", *numbers)
-        for run, changes in zip(runs, changed, strict=False)
-        for measure, numbers in (MEASURES | changes).items()
-        if numbers
-    ]
-    columns = ["run", "k", "use", "measure", "of", "value", "ci_low", "ci_high", "n"]
-    study.by_use = pd.DataFrame(rows, columns=columns)
-    return study
-
-
-def said(*changed, **options):
-    return " ".join(verdict_by_use(make(*changed, **options)).notes)
-
-
-def shown(*changed, **options):
-    return verdict_by_use(make(*changed, **options)).table.to_dict("records")[0]
-
-
-def test_the_table_has_a_row_for_each_run_and_a_column_for_each_use():
-    made = verdict_by_use(make({}, {"components_ann": estimate(1, np.nan)}))
-    assert made.table.to_dict("list") == {
-        "run": ["FAISS efSearch 5", "hnswlib efSearch 5"],
-        "density: k-th distance %": ["+5.0 (+4.0 to +6.0)"] * 2,
-        "dimension: LID %": ["-20.0 (-21.0 to -19.0)"] * 2,
-        "retrieval: below 0.9": ["0.400 (0.390 to 0.410)"] * 2,
-        "graphs: components": ["3 (exact: 1)", "1 (exact: 1)"],
-        "classes: same label": ["0.900 (0.890 to 0.910)"] * 2,
-    }
-    uses = ("density", "HDBSCAN", "dimension", "retrieval", "UMAP", "k-NN classification")
-    assert all(use in made.lead for use in (*uses, "k = 100"))
-    assert made.notes == ["Errors are of the mean, in % of the exact one."]
-
-
-@pytest.mark.parametrize(
-    ("error", "cell", "note"),
-    [
-        (estimate(0.004), "none (-0.6 to +1.4)", "no error that can be distinguished from 0"),
-        (
-            estimate(2e-4, 1e-5),
-            "0.0 (0.0 to 0.0)",
-            '"0.0": one that can be distinguished from 0, but is below 0.05 %.',
-        ),
-        (estimate(0.05, np.nan), "+5.0 (no interval)", "in %"),
-        (estimate(np.nan), "-", "in %"),
-        (estimate(-0.3, n=970), "-30.0 (-31.0 to -29.0, of 97 % of the queries)", "in %"),
-    ],
-)
-def test_an_error_within_its_interval_is_none(error, cell, note):
-    text = said({"lid_error": error})
-    assert shown({"lid_error": error})["dimension: LID %"] == cell
-    assert note in text
-    assert ("no error that can be distinguished from 0" in text) == cell.startswith("none")
-    assert ('"0.0":' in text) == cell.startswith("0.0")
-
-
-def test_short_rows_and_runs_that_were_not_searched_at_that_k_are_named():
-    short = {"short_rows": estimate(12, np.nan)}
-    text = said(short, {"short_rows": estimate(3, np.nan)})
-    assert "efSearch 5 for 12 and hnswlib efSearch 5 for 3 of 1,000 queries" in text
-    assert "efSearch 5 for 12 of 1,000 queries; their" in said(short, {})
-    text = said({})
-    assert "Fewer" not in text
-    assert "Not searched at k = 100: hnswlib efSearch 5." in text
-    assert verdict_by_use(make()) is None
-
-
-def test_what_cannot_be_is_said():
-    gone = dict.fromkeys(("components_exact", "components_ann", "same_label"))
-    assert set(shown(gone)) == {
-        *("run", "density: k-th distance %", "dimension: LID %", "retrieval: below 0.9"),
-    }
-    text = said(gone)
-    assert "No k-NN graph: not every row was a query." in text
-    assert "No k-NN classification: nothing that was embedded has a label." in text
-    outside = {"03_exact": {"outputs": {"03_query_vectors.npy": {}}}}
-    assert "not among the rows" in said(gone, manifests=outside)
-    lead = verdict_by_use(make(gone)).lead
-    assert "UMAP" not in lead and "classification" not in lead
-
-
-def test_where_rows_tie_it_is_recall():
-    made = verdict_by_use(make({}, runs=RUNS[:1], recall={RUNS[0].name: 0.99}))
-    assert made.table["retrieval: below 0.9"].item() == "0.300 (0.290 to 0.310)"
-    assert "recall below 0.9" in made.lead
-
-
 def test_badly_served_means_the_same_everywhere():
-    assert by_use.BADLY_SERVED == sentences.BADLY_SERVED
+    assert by_use.BADLY_SERVED == shown.BADLY_SERVED

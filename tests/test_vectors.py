@@ -11,10 +11,10 @@ from drift.pipeline.results import load_array
 from drift.vectors import (
     center,
     check_embeddings,
-    expansion_error,
     expansion_noise,
     mean_vector,
     pair_distances,
+    product_error,
     rounding_to_float32,
     smallest_value,
     vector_norms,
@@ -144,6 +144,6 @@ def test_noise_of_the_expanded_form_is_what_it_is_said_to_be(d, offset):
     true = ((x[:, None, :].astype(float) - x[ids]) ** 2).sum(axis=2)
     norms = vector_norms(x)
     share = np.abs(squared - true) / (norms[:, None] + norms[ids]) ** 2
-    assert share.max() < expansion_noise(d) < expansion_error(d)
+    assert share.max() < expansion_noise(d) < product_error(d)
     if d >= 500:  # the bound that is certain is far from it
-        assert share.max() < expansion_error(d) / 30
+        assert share.max() < product_error(d) / 8

@@ -6,6 +6,7 @@ import re
 import sys
 import textwrap
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 from torchvision import models
 
-from drift import InputError
+from drift import InputError, regular_file
 from drift.images import CROP, LITE0, RANDOM
 
 MODELS = (LITE0, *models.list_models(module=models))
@@ -24,11 +25,10 @@ StateDict = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network without its classifier, and what its input must look like.
+    """A network from images, float32 (B, 3, 224, 224), to features, float32 (B, `dim`).
 
-    It is from images, float32 (B, 3, 224, 224), to features, float32 (B, `dim`). It was trained
-    with `mean` and `std`, for each channel of images in [0, 1]. `weights` says which it has: by
-    their name, the hash of their file, or their seed.
+    It was trained with `mean` and `std`, for each channel of images in [0, 1]. `weights` says which
+    it has: by their name, the hash of their file, or their seed.
     """
 
     network: nn.Module
@@ -39,16 +39,11 @@ class Backbone:
 
 
 def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbone:
-    """Load one of `MODELS`, without its classifier.
+    """Load one of `MODELS`, without its classifier, for instance ResNet (He et al. 2016).
 
     Its weights are given by a name of torchvision's, a state-dict file, or ``random``, for those
     of a seed; without them it has its default ones. Anything else is an InputError, and named
     weights that cannot be fetched are a ConnectionError.
-
-    References
-    ----------
-    He, Zhang, Ren and Sun (2016), Deep residual learning for image recognition.
-    Tan and Le (2019), EfficientNet: rethinking model scaling for convolutional neural networks.
     """
     if model not in MODELS:
         close = ", ".join(difflib.get_close_matches(model, MODELS, n=4, cutoff=0))
@@ -65,6 +60,7 @@ def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbo
         named = names[weights or "DEFAULT"]
         identity, state = named.name, _fetch_state_dict(model, named)
     elif Path(weights).exists():
+        regular_file(Path(weights))
         with Path(weights).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         identity = f"{Path(weights).name} sha256:{digest}"
@@ -116,21 +112,35 @@ def _fetch_state_dict(model: str, named: models.WeightsEnum) -> StateDict:
 
 
 def _read_state_dict(path: Path) -> StateDict:
+    content = None
     try:
         # Some files torch does not only refuse, but also warns of.
         with warnings.catch_warnings(action="ignore"):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            if _is_as_large_as_it_says(path):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception:  # whatever the unpickler trips over in bytes that are no pickle
         content = None
     items = content.items() if isinstance(content, dict) else ()
     if items and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in items):
+        if any(value.is_complex() for value in content.values()):
+            raise InputError(f"{path} holds complex values, and those of the networks are real")
         return content
     raise InputError(
         f"{path} holds no state dict that torch can read: write one with "
         "torch.save(model.state_dict(), FILE), of a checkpoint the state dict alone"
     )
+
+
+def _is_as_large_as_it_says(path: Path) -> bool:
+    """Whether no record of an archive is compressed or there twice: torch writes none such."""
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    is_stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+    return is_stored and sum(record.file_size for record in records) <= path.stat().st_size
 
 
 def _load_state_dict(network: nn.Module, state: StateDict, failure: str) -> None:
@@ -147,10 +157,7 @@ def _load_state_dict(network: nn.Module, state: StateDict, failure: str) -> None
 
 
 def _use_plain_convolutions(network: nn.Module) -> None:
-    """Put torch's own convolution, which can be folded, in place of EfficientNet-Lite's.
-
-    Its padding is fixed by the size of the image, and not always the same on both sides.
-    """
+    """Put torch's own convolution, which can be folded, in place of one of uneven padding."""
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True

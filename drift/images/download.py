@@ -1,13 +1,9 @@
-"""Fetch an archive by curl, resume after interruptions, check it, unpack single files of it."""
+"""Fetch an archive, resume after interruptions, check it, unpack single files of it."""
 
-import contextlib
 import gzip
 import hashlib
-import io
 import os
-import re
 import shutil
-import sys
 import tarfile
 import time
 import zlib
@@ -15,21 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from subprocess import PIPE, Popen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from drift import InputError, add_filename
 
 CHUNK = 1 << 20
-# Not --retry: it throws away what came before. 30 s without a byte are a dropped connection.
-CURL = ("curl", "--silent", "--show-error", "--fail", "--location", "--globoff", "--no-buffer")
-CURL += ("--proto", "=http,https", "--dump-header", "/dev/stderr", "--connect-timeout", "30")
-CURL += ("--speed-limit", "1", "--speed-time", "30")
+TIMEOUT = 30  # seconds without a byte, which are a dropped connection
 # Seconds to wait before each new attempt; one that gets further than any before starts over here.
 BACKOFF = (1.0, 2.0, 4.0)
-# Another attempt is in vain after HTTP 4xx but for two, no HTTP, no address, no certificate, ...
-LASTING = r"error: 4(?!08|29)|curl: \((1|3|47|60)\)|it has"
+# After one of these another attempt is in vain, as after no address or no certificate.
+LASTING = {*range(400, 500)} - {408, 429}
 
 
 @dataclass(frozen=True)
@@ -44,12 +38,12 @@ class Archive:
 
 
 def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: int = 0) -> Path:
-    """Download an archive into a folder, maybe from a mirror, unless it is on disk already.
+    """Download an archive into a folder, maybe from a mirror, unless it is there already.
 
-    What has arrived is kept in ``FILENAME.part`` until its size and checksum are verified, and an
-    interrupted download resumes after it if the host can do that. The disk must have `room_beyond`
-    bytes free besides the archive. Raises a ConnectionError when it cannot be fetched, or what
-    came is something else, and an InputError when a file of that name is, or there is no room.
+    What has arrived is kept in ``FILENAME.part``, after which a download resumes, until its size
+    and checksum are verified. A ConnectionError when it cannot be fetched, or what came is
+    something else; an InputError when a file of that name is, or the disk has not `room_beyond`
+    bytes free besides it.
     """
     url = url or archive.url
     if not url.lower().startswith(("http://", "https://")):
@@ -65,7 +59,7 @@ def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: i
             f"{folder} needs {need:,} bytes of free disk and has {free:,}, {need - free:,} too "
             "few: make room there, or take a folder on another disk"
         )
-    (_download if shutil.which("curl") else _download_without_curl)(archive, url, part)
+    _download(archive, url, part)
     if flaw := _flaw(archive, part):
         part.unlink(missing_ok=True)
         raise ConnectionError(
@@ -119,49 +113,39 @@ def unpack(path: Path, members: Mapping[str, int], folder: Path) -> None:
 
 def _download(archive: Archive, url: str, part: Path) -> None:
     """Bring `part` to the archive's size, in as many attempts as make progress and a few more."""
-    start = furthest = _size(part)
-    waits, options = iter(BACKOFF), {"unit": "B", "unit_scale": True, "disable": None}
-    with tqdm(desc=archive.filename, total=archive.size, initial=start, **options) as bar:
-        while start < archive.size:
-            first, command = start, (*CURL, "--continue-at", str(start), url)
-            with Popen(command, stdout=PIPE, stderr=PIPE) as curl:
-                # Written by this process: when it is killed nobody goes on.
-                while start <= archive.size and (chunk := curl.stdout.read1(CHUNK)):
-                    with add_filename(part), part.open("ab" if start else "wb") as file:
-                        file.write(chunk)
-                    start += len(chunk)
-                    bar.update(start - bar.n)
-                curl.stdout.close()  # more than the archive has is another file, maybe endless
-                says = curl.stderr.read().decode(errors="replace")
-            if start > archive.size or (curl.returncode == 0 and (start > first or not first)):
-                return
-            reasons = re.findall("curl: .*", says) or [f"curl ends with status {curl.returncode}"]
-            if curl.returncode in (0, 33):  # no such range, HTTP 416, or no ranges at all
-                start, lengths = 0, re.findall(r"(?i)content-length: *(\d+)", says)
-                if curl.returncode == 0 or not lengths or int(lengths[-1]) == archive.size:
-                    continue
-                reasons = [f"it has {lengths[-1]} bytes, not {archive.size}"]
-            if start > furthest:
-                furthest, waits = start, iter(BACKOFF)
-            wait = None if re.search(LASTING, reasons[-1]) else next(waits, None)
-            if wait is None:
-                kept = f"{_size(part):,} of {archive.size:,} bytes are kept"
-                raise ConnectionError(f"{url} cannot be fetched ({reasons[-1]}), {kept}")
-            bar.set_postfix_str(f"{reasons[-1]}, trying again")
-            time.sleep(wait)
-
-
-def _download_without_curl(archive: Archive, url: str, part: Path) -> None:
-    print("there is no curl: without it an interrupted download starts from the beginning")
-    part.unlink(missing_ok=True)
-    bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    try:
-        from torchvision.datasets.utils import download_url
-
-        with contextlib.redirect_stderr(bar):
-            download_url(url, part.parent, part.name)
-    except (ImportError, OSError, HTTPException, ValueError, RuntimeError) as error:
-        raise ConnectionError(f"{url} cannot be fetched without curl ({error})") from error
+    furthest, waits = _size(part), iter(BACKOFF)
+    options = {"unit": "B", "unit_scale": True, "disable": None}
+    with tqdm(desc=archive.filename, total=archive.size, initial=furthest, **options) as bar:
+        while (start := _size(part)) < archive.size:
+            reason, headers = "the connection was dropped", {"User-Agent": "neighborhood-drift"}
+            if start:
+                headers["Range"] = f"bytes={start}-"
+            try:
+                with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
+                    mode, told = "ab", response.headers.get("Content-Range", "").rpartition("/")[2]
+                    if response.status != 206:  # all of it, from the beginning
+                        mode, told = "wb", response.headers.get("Content-Length")
+                    if told and int(told) != archive.size:
+                        raise ValueError(f"it has {told} bytes, not {archive.size}")
+                    # More than the archive has is another file, maybe endless.
+                    while bar.n <= archive.size and (chunk := response.read1(CHUNK)):
+                        with add_filename(part), part.open(mode) as file:
+                            file.write(chunk)
+                        mode = "ab"
+                        bar.update(_size(part) - bar.n)
+            except (OSError, HTTPException, ValueError) as error:
+                if getattr(error, "filename", None) == str(part):
+                    raise  # of the disk
+                reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+            if (size := _size(part)) > furthest:
+                furthest, waits = size, iter(BACKOFF)
+            is_lasting = isinstance(reason, ValueError) or getattr(reason, "code", 0) in LASTING
+            if size < archive.size:
+                if is_lasting or (wait := next(waits, None)) is None:
+                    why = f"({str(reason).strip()}), {size:,} of {archive.size:,} bytes are kept"
+                    raise ConnectionError(f"{url} cannot be fetched {why}")
+                bar.set_postfix_str(f"{reason}, trying again")
+                time.sleep(wait)
 
 
 def _flaw(archive: Archive, path: Path) -> str | None:

@@ -2,8 +2,10 @@
 
 import functools
 import logging
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,10 +20,10 @@ from drift.images.backbones import Backbone
 
 
 def resize_and_crop(pixels: torch.Tensor, resize: int) -> torch.Tensor:
-    """Resize the short side (bilinear, antialiased) and crop the center, as the notebook did.
+    """Resize the short side (bilinear, antialiased) and crop the center; uint8 (B, 3, 224, 224).
 
-    From RGB, uint8 (B, S, S, 3), to uint8 (B, 3, 224, 224), in the processor's memory: there torch
-    rounds between the two directions, as Pillow does. On a GPU one value in six is another.
+    `pixels` are uint8 (B, S, S, 3) in the processor's memory: there torch rounds between the two
+    directions, as Pillow does. On a GPU one value in six is another.
     """
     resized = functional.resize(pixels.permute(0, 3, 1, 2), [resize], antialias=True)
     return functional.center_crop(resized, [CROP])
@@ -40,8 +42,9 @@ class Extractor:
     """A backbone made fast: batch norm folded into the convolutions, channels last, compiled.
 
     The backbone itself is left as it is. `batch_size` is `BATCH_SIZE` of the device if not given.
-    In the precision ``bf16`` matrix products and convolutions are in bfloat16. It is compiled by
-    inductor, with its weights frozen in, at the first batch.
+    In ``bf16`` matrix products and convolutions are in bfloat16. It is compiled, with its weights
+    frozen in, at the first batch. Meanwhile `resizers` threads resize the next batches: as many as
+    torch has beside a GPU, none beside a network on the processor, which needs the same cores.
     """
 
     backbone: Backbone
@@ -50,9 +53,12 @@ class Extractor:
     precision: str = "fp32"
     compiled: bool = False
     resize: int = RESIZE
+    resizers: int | None = None
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.device)
+        if self.resizers is None:
+            self.resizers = 0 if self.device == "cpu" else torch.get_num_threads()
         self.batch_size = self.batch_size or BATCH_SIZE[self.device]
         network = fold_batch_norm(self.backbone.network)
         network = network.to(self.device, memory_format=torch.channels_last)
@@ -70,12 +76,12 @@ class Extractor:
         starts = range(0, len(images), self.batch_size)
         batches = [slice(start, start + self.batch_size) for start in starts]
         try:
-            # While the network computes, the next batch is read.
-            with ThreadPoolExecutor(1) as reader:
-                reads = (reader.submit(self._read, images[batch]) for batch in batches)
-                ahead = next(reads, None)
+            with ThreadPoolExecutor(self.resizers or 1) as pool:
+                reads = (pool.submit(self._read, images[batch]) for batch in batches)
+                ahead = deque(islice(reads, self.resizers or 1))
                 for batch in batches:
-                    pixels, ahead = ahead.result(), next(reads, None)
+                    pixels = ahead.popleft().result()
+                    ahead.extend(islice(reads, 1))
                     features[batch] = self._embed(pixels)
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -95,12 +101,19 @@ class Extractor:
 
     def _read(self, images: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.array(images))  # to copy a memory map is to read it
-        # Beside a network on a CPU nothing is resized: that takes the same cores.
-        return pixels if self.device == "cpu" else resize_and_crop(pixels, self.resize)
+        if not self.resizers:
+            return pixels
+        resized = resize_and_crop(pixels, self.resize)
+        # A GPU copies from pinned memory several times as fast. To put them there NumPy needs this
+        # thread alone, where torch would start others.
+        form = {"dtype": torch.uint8, "memory_format": torch.channels_last}
+        pixels = torch.empty(resized.shape, **form, pin_memory=self.device == "cuda")
+        np.copyto(pixels.numpy(), resized.numpy())
+        return pixels
 
     @torch.inference_mode()
     def _embed(self, pixels: torch.Tensor) -> np.ndarray:
-        if self.device == "cpu":
+        if not self.resizers:
             pixels = resize_and_crop(pixels, self.resize)
         batch = normalize(pixels.to(self.device), self.backbone)
         if self.compiled and len(pixels) < self.batch_size:
@@ -137,11 +150,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def _use_one_kernel(network: nn.Module) -> None:
-    """Let oneDNN do the 1 x 1 convolutions too when there is one thread.
-
-    With fewer than 16 images and a single thread torch takes another kernel, which rounds
-    differently, and here is slower.
-    """
+    """Let oneDNN do the 1 x 1 convolutions too when there is one thread."""
+    # With fewer than 16 images torch takes another kernel then, which rounds differently.
     for layer in network.modules():
         is_1x1 = isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
         if is_1x1 and torch.backends.mkldnn.is_available():

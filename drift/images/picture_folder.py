@@ -1,7 +1,9 @@
 """A folder of the user's own pictures, brought to one size."""
 
+import contextlib
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,17 +14,21 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm.contrib.concurrent import thread_map
 
-from drift import InputError
+from drift import InputError, regular_file
 from drift.images import ImageSet
+
+# What Pillow decodes by itself: for EPS, say, it starts another program on what the file holds.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+LARGE = 25_000_000  # pixels: of larger pictures one at a time is decoded, which takes 20 bytes each
+_one_large = threading.Lock()
 
 
 @dataclass(frozen=True)
 class PictureFolder:
     """What a folder of pictures holds, before any of them is decoded.
 
-    `pictures` are sorted and relative to `root`; some may turn out broken. `ignored` counts the
-    files without the suffix of a picture, and hidden ones. `content` is the SHA-256 of the names
-    and the bytes of the pictures.
+    `pictures` are sorted, relative to `root`, and may be broken. `ignored` counts hidden files and
+    those of other suffixes. `content` is the SHA-256 of the names and bytes of the pictures.
     """
 
     root: Path
@@ -34,21 +40,22 @@ class PictureFolder:
 def scan_folder(root: Path, threads: int | None) -> PictureFolder:
     """Look for pictures in a folder and its subfolders: InputError when there is none.
 
-    A picture is what has the suffix of a format that Pillow reads. Hidden folders are not entered;
-    links to folders are, once.
+    A picture is what has the suffix of one of `FORMATS`. Hidden folders are not entered; links to
+    folders are, once.
     """
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: name the one with your pictures by --images")
-    known = Image.registered_extensions().items()
-    # Pillow opens a multi-picture file as a JPEG, and so knows it only as a format to write.
-    suffixes = {suffix for suffix, name in known if name in Image.OPEN} | {".mpo"}
+    # Pillow opens a multi-picture file, .mpo, as a JPEG.
+    known, formats = Image.registered_extensions().items(), {*FORMATS, "MPO"}
+    suffixes = {suffix for suffix, name in known if name in formats}
     files = sorted(_files(root, set()))
     paths = [path for path in files if path.suffix.lower() in suffixes and path.name[0] != "."]
     # Of what is no file, opening a pipe would wait forever.
     paths = [path for path in paths if path.is_file()]
     ignored = len(files) - len(paths)
     if not paths:
-        raise InputError(f"{root} holds no picture that Pillow knows, and {ignored} other files")
+        others = f"{', '.join(FORMATS)}; and {ignored} other files"
+        raise InputError(f"{root} holds no picture of a format that is read, {others}")
     pictures = [path.relative_to(root) for path in paths]
     content = hashlib.sha256()
     digests = _in_threads(_digest, paths, threads, "hashing pictures")
@@ -62,11 +69,10 @@ def folder_sample(
 ) -> ImageSet:
     """A random sample of the pictures of a folder, or all of them, in the order of their names.
 
-    Every picture that is chosen is decoded once to see whether it is whole, and once more when it
-    is read; one that is broken is replaced by the next of the draw. Pictures are brought to `size`
-    pixels, see `square`. The label is the place of the first-level subfolder among those that hold
-    pictures, sorted by name; -1 for pictures that lie in none. InputError when fewer than `n`
-    pictures are whole, or none; with `strict`, when one is broken.
+    Each is decoded once to see whether it is whole, and once more, by `square`, when it is read;
+    one that is broken is replaced by the next of the draw. The label is the place of the folder
+    below the root among those that hold pictures, by name; -1 for none. InputError when fewer than
+    `n` pictures are whole, or none; with `strict`, when one is broken.
     """
     paths = [folder.root / picture for picture in folder.pictures]
     # Names on a disk may be no text, and then cannot be stored as they are.
@@ -114,9 +120,17 @@ def folder_sample(
 
 
 def read_square(path: Path, size: int) -> np.ndarray:
-    """Decode a picture, of an animation the first; raises whatever Pillow does at a broken file."""
-    with Image.open(path) as image:
-        return square(image, size)
+    """Decode a picture, of an animation the first; raises whatever Pillow does at a broken file.
+
+    A ValueError for more pixels than those from which on Pillow warns of a decompression bomb.
+    """
+    regular_file(path)
+    Image.init()
+    with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        if (pixels := image.width * image.height) > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{pixels:,} pixels, which could be a decompression bomb")
+        with _one_large if pixels > LARGE else contextlib.nullcontext():
+            return square(image, size)
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -126,7 +140,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     16-bit gray is scaled to 8 bits. ValueError for pixels that are floating-point or beyond 16
     bits: nothing says which value is white.
     """
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("F", "I")):
         # Pillow's own conversion would make everything beyond 255 white.
         pixels = np.asarray(image)
@@ -134,10 +148,11 @@ def square(image: Image.Image, size: int) -> np.ndarray:
             raise ValueError(f"pixels of mode {image.mode} beyond 16 bits have no known range")
         image = Image.fromarray((pixels.astype(np.uint32) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image if image.mode == "RGB" else image.convert("RGB")
     # Cropped while it is resized: the long side of a very long picture would fill the memory.
-    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 
 def _files(folder: Path, entered: set[Path]) -> Iterator[Path]:
@@ -153,9 +168,10 @@ def _files(folder: Path, entered: set[Path]) -> Iterator[Path]:
 
 def _digest(path: Path) -> bytes:
     try:
+        regular_file(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
+    except (OSError, InputError):
         return b"unreadable"  # `folder_sample` says why
 
 

@@ -28,11 +28,6 @@ STL10_ARCHIVE = download.Archive(
 )
 
 
-def stl10_count(archive: download.Archive, split: str) -> int:
-    """How many images a split has, by the size of its file in the archive."""
-    return archive.members[_member(split, "X")] // STL10_BYTES
-
-
 def fetch_stl10(
     archive: download.Archive,
     data_dir: Path,
@@ -42,10 +37,9 @@ def fetch_stl10(
 ) -> None:
     """Put the files of a split into ``data_dir/stl10_binary``, where torchvision looks for them.
 
-    Files that exist in their full size are taken as they are: they were moved there when whole,
-    out of an archive that was checked. `archive_file`, a copy of the archive on disk, is only read;
-    without it the archive is fetched, maybe from a mirror, and kept in the folder too. Two
-    processes must not do this in one folder at a time. Raises what `download.fetch` does.
+    Those that are there in full size are taken as they are: they were moved there when whole.
+    `archive_file`, a copy on disk, is only read; without it the archive is fetched, maybe from a
+    mirror, and kept in the folder too. One process at a time. Raises what `download.fetch` does.
     """
     missing = {}
     # The unlabeled split has no classes.

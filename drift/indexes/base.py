@@ -1,7 +1,9 @@
 """What an index of any library can do."""
 
+import errno
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +22,7 @@ class Index:
 
     # Modules of the library, which need not be installed, and the file of requirements with it.
     packages: ClassVar[tuple[str, ...]] = ()
-    requirements: ClassVar[str] = "requirements.txt"
+    requirements: ClassVar[str] = "requirements-vectors.txt"
     # Settings of a search beside efSearch, and the words that they take.
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # By the last search, over all its points; None where the library does not count them.
@@ -91,7 +93,19 @@ class Index:
 def save_whole(path: Path, save: Callable[[str], None], n_bytes: int) -> None:
     """Save an index with a function of a library that does not notice a full disk."""
     save(str(path))
-    while path.stat().st_size < n_bytes:
+    if path.stat().st_size < n_bytes:
         with add_filename(path), path.open("ab") as file:
             file.write(bytes(1 << 20))  # what Python appends fails, and says why
-        save(str(path))
+            raise OSError(errno.EIO, "not all of it was written")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file from which a library cannot read an index."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        why = str(error).rpartition("Error: ")[2] or "no reason is given"
+        raise InputError(
+            f"{path} cannot be read ({why}): remove it, then 04_hnsw_search.py builds it anew"
+        ) from error

@@ -10,11 +10,9 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
 from drift import InputError, add_filename
-from drift.indexes.base import Index, Nearest
+from drift.indexes.base import Index, Nearest, reading
 from drift.indexes.run import FAISS_NAMES, Run, Value
 
 # Higher values of these give better lists. Those that refine keep so many times k candidates.
@@ -57,7 +55,7 @@ class Faiss(Index):
         if run.M is None or run.ef_construction >= (least := 2 * run.M):
             return None
         return (
-            f"warning: {run.index_name}: FAISS prunes links from efConstruction = 2 M = "
+            f"{run.index_name}: FAISS prunes links from efConstruction = 2 M = "
             f"{least} on, and not below: this graph is denser, and its overlap is "
             "not comparable with that of a pruned one (in a factory string's settings it is "
             f"efConstruction={least}, and 40 without)"
@@ -83,7 +81,8 @@ class Faiss(Index):
 
     @classmethod
     def load(cls, path: Path, embeddings: np.ndarray, run: Run) -> Self:
-        return cls(faiss.read_index(str(path)), run.insertion_order(len(embeddings)))
+        with reading(path):
+            return cls(faiss.read_index(str(path)), run.insertion_order(len(embeddings)))
 
     @classmethod
     def stop_rule(cls, run: Run, length: int, ef_search: int) -> dict[str, int]:
@@ -128,6 +127,9 @@ class Faiss(Index):
 
 def _hnsw_statistics(hnsw: faiss.HNSW) -> dict[str, Any]:
     """Levels, links of a node on the lowest one, and rows that no path of links leads to."""
+    from scipy.sparse import csr_array  # slow to import
+    from scipy.sparse.csgraph import breadth_first_order
+
     offsets = faiss.vector_to_array(hnsw.offsets).astype(np.int64)
     links, n = faiss.vector_to_array(hnsw.neighbors), len(offsets) - 1
     linked = links >= 0

@@ -8,7 +8,7 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from drift.indexes.base import Index, Nearest, save_whole
+from drift.indexes.base import Index, Nearest, reading, save_whole
 from drift.indexes.run import Run, Value
 from drift.vectors import row_blocks
 
@@ -43,7 +43,8 @@ class HnswlibHnsw(Index):
     @classmethod
     def load(cls, path: Path, embeddings: np.ndarray, run: Run) -> Self:
         index = hnswlib.Index(space="l2", dim=embeddings.shape[1])
-        index.load_index(str(path))
+        with reading(path):
+            index.load_index(str(path))
         return cls(index)
 
     def save(self, path: Path) -> None:

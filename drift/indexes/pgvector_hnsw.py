@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,20 +24,9 @@ from drift import InputError, add_filename
 from drift.indexes.base import Index, Nearest
 from drift.indexes.run import Run, Value
 
-with contextlib.suppress(ImportError):  # `check` says so
-    import psycopg
-    from pgvector import HalfVector, Vector
-    from pgvector.psycopg import register_vector
-
 MAX_EF = 1000  # of efSearch and efConstruction
 # pgvector's own defaults, since the database or the user may have others.
-SEARCH_DEFAULTS = {
-    "ef_search": 40,
-    "iterative_scan": "off",
-    "max_scan_tuples": 20000,
-    "scan_mem_multiplier": 1,
-}
-SCHEMAS = "drift_[0-9a-f]{16}"
+SEARCH_DEFAULTS = {"iterative_scan": "off", "max_scan_tuples": 20000, "scan_mem_multiplier": 1}
 REMARK = "An index of drift for as long as it is searched"
 SESSION = {
     "enable_seqscan": "off",
@@ -59,14 +49,16 @@ def column_type(dimensions: int) -> str:
 class PgvectorHnsw(Index):
     """pgvector's ``hnsw`` in a schema of its own. Methods as in `drift.indexes.base.Index`.
 
-    The one that `build` returns drops the schema when it is closed, or when Python ends. Where that
-    was impossible, the next `build` in the same database does so.
+    What `build` returns drops the schema when it is closed, or when Python ends; or else the next
+    `build` in the same database does.
     """
 
     packages, requirements = ("psycopg", "pgvector.psycopg"), "requirements-backends.txt"
     options: ClassVar = {"iterative_scan": ("off", "relaxed_order", "strict_order")}
 
     def __init__(self, url: str, schema: str, dimensions: int):
+        from pgvector import HalfVector, Vector
+
         self._url, self._schema, self._type = url, schema, column_type(dimensions)
         self.is_compressed = self._type == "halfvec"
         self.is_direct = not self.is_compressed
@@ -137,10 +129,15 @@ class PgvectorHnsw(Index):
         stopped = threading.Event()
 
         def search_block(connection: Any, rows: np.ndarray) -> None:
+            cursor = connection.cursor(binary=True)
             for row in rows:
                 if stopped.is_set():
                     return
-                neighbors = self._query(connection, points[row], length)
+                point = {"point": self._vector(points[row])}
+                found = cursor.execute(self._statement(length), point, prepare=True).fetchall()
+                neighbors = np.array(found, [("id", np.int64), ("squared", np.float32)])
+                # An iterative scan in relaxed order returns them a little out of order.
+                neighbors = neighbors[np.argsort(neighbors["squared"], kind="stable")]
                 ids[row, : len(neighbors)] = neighbors["id"]
                 squared[row, : len(neighbors)] = neighbors["squared"]
 
@@ -182,7 +179,12 @@ class PgvectorHnsw(Index):
         if owner is not None:
             # A server that cannot be reached any more is cleared by the next build.
             with contextlib.suppress(InputError), _errors_in_one_line(self._url):
-                owner = _connect(self._url) if owner.closed else owner
+                if owner.info.transaction_status.name != "IDLE":
+                    # An interruption can come between two calls, and leave a statement at work.
+                    if not owner.closed:
+                        owner.cancel()
+                        owner.close()
+                    owner = _connect(self._url)
                 owner.execute(f"drop schema if exists {self._schema} cascade")
             owner.close()
         while self._connections:
@@ -216,8 +218,8 @@ class PgvectorHnsw(Index):
         # What a graph takes while it is built, rather more than less; at most half of the memory.
         half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
         kilobytes = min((64 << 20) + n * (4 * d + 64 * run.M + 512), half) >> 10
-        memory = {"maintenance_work_mem": f"{kilobytes}kB"}
-        _set(owner, {**memory, "max_parallel_maintenance_workers": workers})
+        settings = {"maintenance_work_mem": f"{kilobytes}kB"}
+        _set(owner, settings | {"max_parallel_maintenance_workers": workers})
         owner.execute(
             f"create index graph on {self._table} using hnsw (embedding {self._type}_l2_ops)"
             f" with (m = {run.M}, ef_construction = {run.ef_construction})"
@@ -230,18 +232,12 @@ class PgvectorHnsw(Index):
             f" from {self._table} order by embedding <-> %(point)b limit {length}"
         )
 
-    def _query(self, connection: Any, point: np.ndarray, length: int) -> np.ndarray:
-        """Neighbors, nearest first, with fields ``id`` and ``squared``."""
-        cursor = connection.cursor(binary=True)
-        values = {"point": self._vector(point)}
-        cursor.execute(self._statement(length), values, prepare=True)
-        rows = np.array(cursor.fetchall(), [("id", np.int64), ("squared", np.float32)])
-        # An iterative scan in relaxed order returns them a little out of order.
-        return rows[np.argsort(rows["squared"], kind="stable")]
-
 
 def _connect(url: str) -> Any:
     """A session in which pgvector is known and an index is used wherever there is one."""
+    import psycopg
+    from pgvector.psycopg import register_vector
+
     options = {"connect_timeout": 10, "application_name": "drift"} | _parts(url)
     connection = psycopg.connect(**options, autocommit=True)
     try:
@@ -274,7 +270,7 @@ def _drop_leftovers(connection: Any) -> None:
     schemas = connection.execute(
         "select nspname from pg_namespace where nspname ~ %s and nspowner = current_user::regrole"
         " and obj_description(oid, 'pg_namespace') = %s",
-        [f"^{SCHEMAS}$", REMARK],
+        ["^drift_[0-9a-f]{16}$", REMARK],
     ).fetchall()
     for (schema,) in schemas:
         number = [_lock_number(schema)]
@@ -290,6 +286,8 @@ def _lock_number(schema: str) -> int:
 @contextlib.contextmanager
 def _errors_in_one_line(url: str) -> Iterator[None]:
     """Turn whatever the server or the way to it reports into an `InputError`."""
+    import psycopg
+
     try:
         yield
     except psycopg.Error as error:
@@ -298,12 +296,17 @@ def _errors_in_one_line(url: str) -> Iterator[None]:
 
 
 def _parts(url: str) -> dict[str, Any]:
-    try:
-        return psycopg.conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        pass
+    import psycopg
+
+    # Of a password with one of @/? in it libpq would take the rest for a host, and name that.
+    if re.fullmatch(r"(\w+://([^@/?]*@)?[^@]*|(?!\w+:).*)", url):
+        with contextlib.suppress(psycopg.ProgrammingError):
+            return psycopg.conninfo.conninfo_to_dict(url)
     # Outside, so that no part of it, a password perhaps, is in the error or behind it.
-    raise InputError("the URL of the database is none: write postgresql://USER@HOST:5432/DATABASE")
+    raise InputError(
+        "the URL of the database is none: write postgresql://USER@HOST:5432/DATABASE, and the "
+        "password into PGPASSWORD or ~/.pgpass (in a URL, %40 for @, %2F for /, %3F for ?)"
+    )
 
 
 def _name(url: str) -> str:

@@ -1,5 +1,6 @@
 """The libraries whose indexes can be searched, and runs on them as they are written in a shell."""
 
+import difflib
 import re
 from typing import Any
 
@@ -17,6 +18,13 @@ LIBRARIES: dict[str, type[Index]] = {
     "usearch": UsearchHnsw,
     "pgvector": PgvectorHnsw,
 }
+EF = (
+    "efSearch is a whole number from 1 on, k, 2k, 0.25k, k,50 for k but at least 50, overlap=0.99, "
+    "recall=0.99 or lid=0.01"
+)
+TARGETS = {"overlap": 0.99, "recall": 0.99, "lid": 0.01}
+PATH = r"/|\.[A-Za-z]\w*$"  # in what stands before the first colon
+OF_ALL_RUNS = {"m": "--m", "seed": "--seed", "k": "--k", "build_threads": "--build-threads"}
 
 
 def index_class(run: Run) -> type[Index]:
@@ -51,15 +59,16 @@ def _parse_hnsw(text: str, library: str, rest: str) -> tuple[dict[str, int], dic
     ef, build, options = settings.pop("ef_search"), {}, LIBRARIES[library].options
     if "ef_construction" in settings:
         build["ef_construction"] = _whole(text, "ef_construction", settings.pop("ef_construction"))
-    policy = Policy.parse(ef)
-    if policy is None or policy.number == 0 or isinstance(policy.number, float):
-        raise InputError(
-            f"{library}:{ef} is no run: write BACKEND:EF, with BACKEND one of "
-            f"{', '.join(LIBRARIES)} and EF a whole number, k, a multiple like 2k or 0.25k, "
-            "k,50 for k but at least 50, overlap=0.99 or lid=0.01; or an index of FAISS "
-            "as IVF256,Flat:nprobe=8"
-        )
+    if not _is_ef(policy := Policy.parse(ef)):
+        is_target = ef.partition("=")[0] in TARGETS
+        reason = "a target is more than 0 and less than 1 (or 100 %)" if is_target else EF
+        raise InputError(f"{library}:{ef} is no run: {reason}: write {library}:{_nearest_ef(ef)}")
     for name, value in settings.items():
+        if (flag := OF_ALL_RUNS.get(name.lower())) is not None:
+            raise InputError(
+                f"{text} is no run: {name} is set for all runs: write --runs {library}:{ef} {flag} "
+                f"{value}"
+            )
         if value not in options.get(name, ()):
             known = [f" or {option}={'|'.join(words)}" for option, words in options.items()]
             raise InputError(
@@ -73,11 +82,9 @@ def _parse_factory(text: str) -> tuple[dict[str, int | str], dict[str, Policy]]:
     factory, colon, rest = text.partition(":")
     settings = _split(rest, text) if colon else {}
     policies = {own: Policy.parse(value) for own, value in settings.items()}
-    if not factory or "" in policies or None in policies.values():
-        raise InputError(
-            f"{text} is no run: write BACKEND:EF, with BACKEND one of {', '.join(LIBRARIES)}"
-            ", or an index of FAISS and its settings, IVF256,Flat:nprobe=8"
-        )
+    is_foreign = re.search(f"^([^A-Z]|$)|{PATH}", factory) or factory.lower() in LIBRARIES
+    if is_foreign or "" in policies or None in policies.values():
+        raise InputError(f"{text} is no run: {_nearest_run(factory, rest)}")
     build, search = {"factory": factory}, {}
     generic = {own: name for name, own in FAISS_NAMES.items()}
     for own, policy in policies.items():
@@ -86,6 +93,44 @@ def _parse_factory(text: str) -> tuple[dict[str, int | str], dict[str, Policy]]:
         else:
             search[generic.get(own, own)] = policy
     return build, search
+
+
+def _is_ef(policy: Policy | None) -> bool:
+    return policy is not None and policy.number != 0 and not isinstance(policy.number, float)
+
+
+def _nearest_ef(text: str) -> str:
+    """An efSearch that may have been meant."""
+    text = re.sub(r"\s|ef_?(search)?=", "", text.lower())
+    name, _, _ = text.partition("=")
+    number = float(match[0]) if (match := re.search(r"[0-9]*\.?[0-9]+(e[0-9])?", text)) else 0.0
+    if name in TARGETS:
+        guesses = [f"{name}={number:g}{'%' if number > 1 else ''}", f"{name}={TARGETS[name]}"]
+    elif "k" in text:
+        guesses = [text, f"{number:g}k", "k"]
+    else:
+        guesses = [text, f"{number:.0f}", "50"]
+    return next(guess for guess in guesses if _is_ef(Policy.parse(guess)))
+
+
+def _nearest_run(head: str, rest: str) -> str:
+    """Why something is neither a library's run nor an index of FAISS, and what to write."""
+    close = difflib.get_close_matches(head.lower(), LIBRARIES, 1, 0.7)
+    if re.search(PATH, head):
+        return "the index in a file is not read: search it, and give --lists NAME IDS.npy"
+    if close:
+        return f"there is no {head}: write {close[0]}:{_nearest_ef(rest or '50')}"
+    if _is_ef(Policy.parse(head or rest)):
+        return f"it has no library: write faiss:{head or rest}"
+    if re.match("(ivf|hnsw|nsg|o?pq|pca|sq|flat)[0-9,]", head.lower()):
+        value = rest if _is_ef(Policy.parse(rest)) else 50
+        setting = "efSearch" if "hnsw" in head.lower() else "nprobe"
+        written = head if head[0].isupper() else "IVF256,Flat"
+        return f"write an index of FAISS and its settings, by name, as {written}:{setting}={value}"
+    return (
+        f"{head or 'nothing'} is none of {', '.join(LIBRARIES)} and no index of FAISS like "
+        f"IVF256,Flat:nprobe=8; what another system returned is --lists {head or 'NAME'} IDS.npy"
+    )
 
 
 def _whole(text: str, name: str, value: str) -> int:

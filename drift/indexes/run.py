@@ -4,19 +4,22 @@ Names and numbers alone: no library is loaded here.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
 
+from drift import InputError
+
 Value = int | float | str
 _POLICY = re.compile(
     r"(?P<number>(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,6})?)"
     r"|(?!1k)(?P<multiple>[1-9][0-9]{0,2}|(?:0|[1-9][0-9]{0,2})\.[0-9]{0,3}[1-9])?k"
     r"(?:,(?P<least>[1-9][0-9]{0,8}))?"
-    r"|(?P<criterion>overlap|lid)=(?P<level>0\.[0-9]{0,5}[1-9])"
+    r"|(?P<criterion>overlap|recall|lid)="
+    r"(?P<level>0\.[0-9]{0,5}[1-9]|(?![0.]+%)[0-9]{1,2}(?:\.[0-9]{1,4})?%)"
 )
 # FAISS's own names of the settings that every HNSW graph has, and its defaults.
 FAISS_NAMES = {"ef_construction": "efConstruction", "ef_search": "efSearch"}
@@ -27,8 +30,8 @@ _FAISS_DEFAULTS = {"M": 32, "ef_construction": 40, "ef_search": 16}
 class Policy:
     """How a search setting depends on the length of the list that is asked for.
 
-    It is a `number`; or a `multiple` of the length, rounded down, but at least 2, or `least`; or
-    the smallest value that was seen to attain a target: by its `criterion` a `level` of ``overlap``
+    A `number`; or a `multiple` of the length, rounded down, but at least 2, or `least`; or the
+    smallest value that attains a target: by its `criterion` a `level` of ``overlap`` or ``recall``
     at least, or a relative error of ``lid`` at most.
     """
 
@@ -40,14 +43,18 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """What ``50``, ``k``, ``0.25k``, ``k,50``, ``overlap=0.99`` say; None for anything else."""
+        """What ``50``, ``k``, ``0.25k``, ``k,50``, ``overlap=0.99`` say; None for anything else.
+
+        ``overlap=99%`` is the same as ``overlap=0.99``.
+        """
         if (match := _POLICY.fullmatch(text)) is None:
             return None
         number, multiple, least, criterion, level = match.groups()
         if number:
             return cls(float(number) if "." in number else int(number))
         if criterion:
-            return cls(criterion=criterion, level=float(level))
+            share = Fraction(level.rstrip("%")) / (100 if level.endswith("%") else 1)
+            return cls(criterion=criterion, level=float(share))
         return cls(multiple=float(multiple or 1), least=int(least) if least else None)
 
     def __str__(self) -> str:
@@ -88,8 +95,7 @@ class Run:
 
     library: str  # of `drift.indexes.registry.LIBRARIES`, or the name of imported lists
     # ``M`` and ``ef_construction`` of an HNSW graph; ``factory`` of an index by FAISS's factory
-    # string, and what was set of it; ``threads`` that build it: with more than one, the index
-    # depends on how these interleave.
+    # string, and what was set of it; ``threads`` that build it.
     build: Mapping[str, int | str] = field(default_factory=dict)
     # Policies, ``ef_search`` of an HNSW graph first, and words, by name.
     search: Mapping[str, Policy | str] = field(default_factory=dict)
@@ -190,16 +196,6 @@ class Run:
         }
         return {**self.search, **numbers}
 
-    @property
-    def known_ef_search(self) -> Policy | None:
-        """The efSearch of an HNSW graph by its M, if it is known before a search."""
-        return None if self.factory or self.target else self.search.get("ef_search")
-
-    def candidates(self, lengths: Iterable[int]) -> int | None:
-        """Candidates kept in searches for lists of some lengths, which say how long these take."""
-        ef = self.known_ef_search
-        return ef and sum(ef.value(length) + length for length in lengths)
-
     def insertion_order(self, n: int) -> np.ndarray:
         """Rows in the order in which they are inserted, int64 (n,)."""
         return np.random.default_rng(self.seed).permutation(n) if self.seed else np.arange(n)
@@ -227,11 +223,19 @@ class Run:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        search = {
-            name: Policy(**value) if isinstance(value, Mapping) else value
-            for name, value in content["search"].items()
-        }
-        return cls(content["library"], content["build"], search, content["seed"])
+        """The run that `to_json` wrote; InputError for anything else."""
+        try:
+            search = {
+                name: Policy(**value) if isinstance(value, Mapping) else value
+                for name, value in content["search"].items()
+            }
+            run = cls(content["library"], content["build"], search, content["seed"])
+            if run.to_json() == content:
+                return run
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            pass
+        name = content.get("name", "a run")
+        raise InputError(f"{name} is not as its manifest says: run 04_hnsw_search.py again")
 
 
 def as_filename(text: str) -> str:

@@ -19,11 +19,11 @@ MAX_SEARCHES, ENOUGH_SECONDS = 5, 0.1
 def group_shared_searches(ks: Sequence[int], run: Run, protocol: Protocol) -> list[tuple[int, ...]]:
     """Group the ks whose lists one search gives; each other one has a search of its own.
 
-    While the list asked for is no longer than efSearch, and that is the same for all of them, the
-    libraries go the same way through the graph whatever k is: a shorter list is the beginning of a
-    longer one, but for ties at its end, which `approximate_neighbors` looks after.
+    While lists are no longer than efSearch, and that is the same for all, the libraries go the same
+    way through the graph: a shorter list is the beginning of a longer one, but for ties at its end,
+    which `approximate_neighbors` looks after.
     """
-    ef = run.known_ef_search
+    ef = None if run.factory or run.target else run.search.get("ef_search")
     shared = tuple(
         k
         for k in ks
@@ -51,8 +51,8 @@ class NeighborLists(NamedTuple):
     """Ids and distances of one length, (Q, k), by ascending distance, then id.
 
     Distances are Euclidean, by direct differences in float32. A neighbor that is missing is id -1
-    at distance +inf, at the end of the row. Where the index computes its distances from compressed
-    vectors, `reported` are those, ascending, and so not in the order of the ids.
+    at distance +inf, at the end of the row. `reported` are an index's own distances from compressed
+    vectors, ascending, and so not in the order of the ids.
     """
 
     indices: np.ndarray
@@ -73,8 +73,8 @@ def approximate_neighbors(
     """Lists by k of the neighbors of points, by one search for the longest of them, and its cost.
 
     `points` are float32 (Q, d), `queries` (Q,) the rows of the `embeddings` (N, d) that they are.
-    There is more than one k only as `group_shared_searches` groups them. The cost is without what
-    ties at the ends of shorter lists take beyond it: that of a search for any k alone.
+    There is more than one k only as `group_shared_searches` groups them. The cost is that of a
+    search for any k alone, without what ties at the ends of shorter lists take.
     """
     length = protocol.list_length(max(ks))
     longest, cost = timed_search(index, points, length, settings, max_searches)
@@ -90,13 +90,12 @@ def approximate_neighbors(
             ids[rows], squared[rows] = index.search(points[rows], length, settings)
         own = np.sqrt(np.maximum(np.where(ids < 0, np.inf, squared), 0))
         distances = own if index.is_direct else neighbor_distances(points, embeddings, ids)
-        kept = by_distance(*protocol.leave_k(ids, distances, queries))
-        lists[k] = NeighborLists(*kept)
+        kept, reported = by_distance(*protocol.leave_k(ids, distances, queries)), None
         if index.is_compressed:
             if protocol is Protocol.NOTEBOOK:
                 own[ids == queries[:, None]] = np.inf  # a query is not its own neighbor
             reported = np.sort(protocol.leave_k(ids, own, queries)[1], axis=1)
-            lists[k] = NeighborLists(*kept, reported)
+        lists[k] = NeighborLists(*kept, reported)
     return lists, cost
 
 
@@ -109,8 +108,7 @@ def timed_search(
 ) -> tuple[Nearest, SearchCost]:
     """`Index.search`, once more as long as all of it takes little time, and what one search took.
 
-    A search of a few milliseconds is timed badly: whatever else the machine does in them counts.
-    The median of some is not moved by a slow one among them.
+    A search of a few milliseconds is timed badly; the median of some is not moved by a slow one.
     """
     seconds: list[float] = []
     while len(seconds) < (max_searches or MAX_SEARCHES) and sum(seconds) < ENOUGH_SECONDS:

@@ -1,54 +1,40 @@
 """The smallest value of a search setting that attains a target, chosen on half of the queries."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from drift.indexes.run import Policy
-from drift.intervals import bootstrap_means, mean_intervals, metric_range, sum_by_group
-from drift.metrics import lid, neighborhood_overlap
-from drift.summaries import LID_SHARE, N_RESAMPLES
+from drift.intervals import Estimate, estimate_mean, estimate_ratio
+from drift.summaries import LID_SHARE
 
-MAX_VALUES = 255  # so that bisection takes eight searches at most
-
-
-class Attained(NamedTuple):
-    """What a search attains of its target: the mean over queries, with its 95 % interval.
-
-    By ``overlap`` that is the mean overlap; by ``lid`` the mean difference of the LID from the
-    exact one, over the mean exact one.
-    """
-
-    mean: float
-    ci_low: float
-    ci_high: float
-
-    def is_enough(self, target: Policy) -> bool:
-        """Whether the whole interval is where the target wants it."""
-        return self._miss(target) <= 0
-
-    def agrees(self, target: Policy) -> bool:
-        """Whether the mean is where the target wants it: asked of queries not chosen by."""
-        return Attained(self.mean, self.mean, self.mean).is_enough(target)
-
-    def _miss(self, target: Policy) -> float:
-        """How far the interval is from where the target wants it; inf if nothing is known."""
-        if np.isnan(self.mean):
-            return np.inf
-        if target.criterion == "overlap":
-            return target.level - self.ci_low
-        return max(-self.ci_low, self.ci_high) - target.level
+MAX_VALUES = 255  # so that a bisection takes eight searches at most
+# What is measured to judge by each criterion.
+METRICS = {"overlap": ("overlap",), "recall": ("recall",), "lid": ("lid_exact", "lid_ann")}
 
 
 class Setting(NamedTuple):
-    """A value of a search setting that was chosen for a target."""
+    """The values of a search setting that were chosen for a target: the smallest that reach it."""
 
-    value: int  # the smallest that attains it, or of those that were tried the nearest to that
-    is_enough: bool  # whether it attains it
-    reached: Attained  # on the queries by which it was chosen
+    value: int  # with its whole interval; if none does, of those that were tried the nearest to it
+    is_enough: bool  # whether it does
+    reached: Estimate  # by it, on the queries by which it was chosen
+    value_on_mean: int | None  # by the mean alone
+    reached_on_mean: Estimate | None
     searches: int  # how many values were tried
+
+
+def shortfall(target: Policy, reached: Estimate, by_mean: bool = False) -> float:
+    """How far an interval, or the mean by itself, is from where a target wants it; inf: unknown.
+
+    What is reached is a mean overlap or recall, or the relative error of the mean LID.
+    """
+    low, high = (reached.value,) * 2 if by_mean else (reached.ci_low, reached.ci_high)
+    if np.isnan(low):
+        return np.inf
+    return max(-low, high) - target.level if target.criterion == "lid" else target.level - low
 
 
 def candidate_values(low: int, high: int) -> np.ndarray:
@@ -61,8 +47,8 @@ def split_queries(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of n queries in two random halves, ascending; no group (n,) is in both.
 
-    Groups are as in `drift.intervals.sum_by_group`. Whole ones go to the first half as long as they
-    fit in it; then to the second.
+    Groups are as in `drift.intervals.estimate_mean`. Whole ones go to the first half as long as
+    they fit in it; then to the second.
     """
     labels = np.arange(n) if groups is None else np.asarray(groups).astype(np.int64)
     labels = np.where(labels < 0, labels.max(initial=0) + 1 + np.arange(n), labels)
@@ -74,48 +60,45 @@ def split_queries(
 
 
 def attained(
-    target: Policy,
-    exact: tuple[np.ndarray, np.ndarray],
-    ann: tuple[np.ndarray, np.ndarray],
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-) -> Attained:
-    """What lists attain of a target: ids and Euclidean distances, (Q, k), without the queries.
+    target: Policy, values: Mapping[str, np.ndarray], groups: np.ndarray | None = None
+) -> Estimate:
+    """What lists attain of a target, from `METRICS` of its criterion, (Q,) each, by name.
 
-    `groups` (Q,) are as in `drift.intervals.sum_by_group`, the interval is that of its
-    `mean_intervals`. NaN where fewer than 99 % of the queries have an LID on both sides.
+    `groups` (Q,) are as in `drift.intervals.estimate_mean`. NaN where fewer than 99 % of the
+    queries have an LID on both sides, or there is none.
     """
-    unknown = Attained(np.nan, np.nan, np.nan)
-    if len(exact[0]) == 0:  # of one group there is no other half
-        return unknown
-    if target.criterion == "overlap":
-        metric, values, scale = "overlap", neighborhood_overlap(exact[0], ann[0]), 1.0
-    else:
-        lid_exact = lid(exact[1])
-        metric, values = "lid_difference", lid(ann[1]) - lid_exact
-        if np.isfinite(values).mean() < LID_SHARE:
-            return unknown
-        scale = np.nanmean(lid_exact)
-    sums = sum_by_group(values[None], groups)
-    (low,), (high,) = mean_intervals(sums, bootstrap_means(sums, seed, N_RESAMPLES))
-    ends = np.clip([low, high], *metric_range(metric))
-    return Attained(*(float(number / scale) for number in (sums.means[0], *ends)))
+    if target.criterion != "lid":
+        return estimate_mean(values[target.criterion], groups, no_loss=1, bounds=(0, 1))
+    ann, exact = values["lid_ann"], values["lid_exact"]
+    has_both = np.isfinite(ann) & np.isfinite(exact)
+    if not len(has_both) or has_both.mean() < LID_SHARE:
+        return Estimate(np.nan, np.nan, np.nan, int(has_both.sum()), -1)
+    return estimate_ratio(ann, exact, groups)
 
 
 def smallest_setting(
-    target: Policy, values: np.ndarray, search: Callable[[int], Attained]
+    target: Policy, values: np.ndarray, search: Callable[[int], Estimate]
 ) -> Setting:
-    """The smallest of ascending values whose search attains a target, by bisection.
+    """The smallest of ascending values whose search attains a target, by two bisections.
 
-    A higher value is taken to attain no less. Where none does, the value that came nearest.
+    A higher value is taken to attain no less. The second bisection asks of the mean what the first
+    asks of the interval, and searches nothing twice.
     """
-    tried: dict[int, Attained] = {}
+    tried: dict[int, Estimate] = {}
 
-    def is_enough(value: int) -> bool:
-        tried[value] = search(value)
-        return tried[value].is_enough(target)
+    def smallest(by_mean: bool) -> int | None:
+        def is_enough(value: int) -> bool:
+            if value not in tried:
+                tried[value] = search(value)
+            return shortfall(target, tried[value], by_mean) <= 0
 
-    place = bisect_left(values.tolist(), True, key=is_enough)
-    nearest = min(tried, key=lambda value: (tried[value]._miss(target), value))
-    best = int(values[place]) if place < len(values) else nearest
-    return Setting(best, place < len(values), tried[best], len(tried))
+        place = bisect_left(values.tolist(), True, key=is_enough)
+        return int(values[place]) if place < len(values) else None
+
+    sure, on_mean = smallest(by_mean=False), smallest(by_mean=True)
+    best = sure
+    if sure is None:
+        ends = {one: [shortfall(target, tried[one], by) for by in (False, True)] for one in tried}
+        best = min(tried, key=lambda value: (*ends[value], value))
+    known = best, sure is not None, tried[best], on_mean, tried.get(on_mean)
+    return Setting(*known, searches=len(tried))

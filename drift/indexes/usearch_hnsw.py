@@ -8,11 +8,8 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from drift.indexes.base import Index, Nearest, save_whole
+from drift.indexes.base import Index, Nearest, reading, save_whole
 from drift.indexes.run import Run, Value
-
-with contextlib.suppress(ImportError):  # `check` says so
-    from usearch.index import Index as UsearchIndex
 
 
 class UsearchHnsw(Index):
@@ -25,6 +22,8 @@ class UsearchHnsw(Index):
 
     @classmethod
     def build(cls, embeddings: np.ndarray, run: Run) -> Self:
+        from usearch.index import Index as UsearchIndex
+
         n, d = embeddings.shape
         index = UsearchIndex(
             ndim=d,
@@ -39,7 +38,12 @@ class UsearchHnsw(Index):
 
     @classmethod
     def load(cls, path: Path, embeddings: np.ndarray, run: Run) -> Self:
-        return cls(UsearchIndex.restore(str(path)))
+        from usearch.index import Index as UsearchIndex
+
+        with reading(path):
+            if (index := UsearchIndex.restore(str(path))) is None:
+                raise RuntimeError("it is none of usearch")
+        return cls(index)
 
     def save(self, path: Path) -> None:
         def save(name: str) -> None:

@@ -1,7 +1,5 @@
 """Work cut into blocks, with a progress bar and checkpoints, so that it resumes."""
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,22 +24,9 @@ def compute_blocks(
         reads = {*map(stage.results.path, stage.inputs), *fields}
         results = stage.workers.map_unordered(task, pending, reads)
     else:
-        results = _compute_here(task, pending, label)
+        results = ((block, task(block)) for block in pending)
     done = len(blocks) - len(pending)
     with tqdm(total=len(blocks), initial=done, desc=label, disable=None) as bar:
         for block, result in results:
             yield block, result
             bar.update()
-
-
-def _compute_here(
-    task: Callable[[Block], Result], blocks: Sequence[Block], label: str
-) -> Iterator[tuple[Block, Result]]:
-    """Compute blocks one after the other; after the first, say how long the rest takes."""
-    start = time.perf_counter()
-    for i, block in enumerate(blocks):
-        yield block, task(block)
-        if i == 0:
-            seconds = (time.perf_counter() - start) * (len(blocks) - 1)
-            if seconds > 60:
-                print(f"{label}: about {math.ceil(seconds / 60)} minutes more", flush=True)

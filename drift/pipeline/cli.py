@@ -3,20 +3,27 @@
 import argparse
 import contextlib
 import errno
+import importlib.util
+import itertools
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
+from tqdm import tqdm
 
 from drift import InputError
-from drift.pipeline import INTERRUPTED
+from drift.pipeline import ENDING, INTERRUPTED, end_as_by_ctrl_c, missing_package
 from drift.pipeline.dask_workers import DaskWorkers
 from drift.pipeline.environment import limit_threads
 from drift.pipeline.lock import lock_folder
+from drift.pipeline.manifests import producing_script
+from drift.pipeline.output import protect_output
 from drift.pipeline.results import Results
 from drift.pipeline.stage import finish_commits
 
@@ -25,7 +32,7 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+        _fail(self.prog, f"{message} (--help lists the options)")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -99,6 +106,13 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     add("--k-min", type=whole, metavar="K", help="its first k (default: 10)")
     add("--k-max", type=whole, metavar="K", help="its last k (default: that of stage 03)")
     add("--k-step", type=whole, metavar="K", help="from one k to the next (default: 10)")
+    text = "the grid replaces that of runs that are there, to which it is added otherwise"
+    add("--replace-k", action="store_true", help=text)
+
+
+def is_grid_asked(args: argparse.Namespace) -> bool:
+    """Whether a grid is asked for, which is added to that of a run that is there."""
+    return any((args.k, args.k_min, args.k_max, args.k_step))
 
 
 def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
@@ -120,26 +134,66 @@ def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
             f"run 03_exact_knn.py --k-max {grid[-1]} first"
         )
     if not args.k and k_min > k_max:
-        raise InputError(f"the grid is empty: it starts at --k-min {k_min}, ends at {k_max}")
+        raise InputError(
+            f"the grid is empty: it starts at --k-min {k_min}, ends at {k_max}; name each k, as "
+            f"--k {k_max}"
+        )
     return grid
+
+
+def format_grid(ks: list[int]) -> str:
+    """A grid in a sentence: what is left out of a long one follows from the steps around it."""
+    is_regular = len({after - k for k, after in itertools.pairwise(ks)}) == 1
+    if is_regular and len(ks) > 4:
+        return f"{ks[0]}, {ks[1]}, ... {ks[-1]}"
+    return ", ".join(map(str, ks))
+
+
+def command_that_adds(k: int, manifests: Iterable[dict[str, Any]]) -> str:
+    """What to write in a shell, so that runs with these manifests have lists of k too."""
+    runs: dict[str, list[str]] = {}
+    for words in (manifest.get("asked_by", "") for manifest in manifests):
+        if words.startswith("--runs "):
+            _, text, *flags = words.split(maxsplit=2)
+            runs.setdefault(" ".join(flags), []).append(text)
+    commands = [" ".join(["--runs", *texts, flags]) for flags, texts in runs.items()] or [""]
+    script = producing_script("04_hnsw")
+    return " && ".join(f"python {script} {words} --k {k}".replace("  ", " ") for words in commands)
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> NoReturn:
     """Run the stage alone in its results folder; end in one line and status 2 when it fails."""
+    end_as_by_ctrl_c()
+    protect_output()
+    tqdm.set_lock(threading.RLock())  # its own, for several processes, starts one to help it
+    # Whatever starts Python from here does not look for modules in the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     args = parser.parse_args()
     try:
+        if importlib.util.find_spec("scipy") is None:  # which is imported late
+            raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
         if args.threads is not None:
             limit_threads(args.threads)
+        if not Path(parser.prog).exists():  # called from another folder
+            args.results = args.results.absolute()
+        str(args.results.absolute()).encode()  # as the libraries do that write there
         results, address = Results(args.results), args.scheduler
         workers = contextlib.nullcontext() if address is None else DaskWorkers(address)
         with lock_folder(results.root) as locked, workers as args.workers:
             if locked:
                 finish_commits(results)
             main(args)
-    except KeyboardInterrupt:
-        _fail(parser.prog, INTERRUPTED, status=130)
+        print(end="", flush=True)
+    except KeyboardInterrupt as error:
+        _fail(parser.prog, INTERRUPTED, *error.args or (130,))
+    except UnicodeEncodeError as error:
+        _fail(parser.prog, f"{error.object} has characters that are no {error.encoding}: rename it")
     except InputError as error:
         _fail(parser.prog, str(error))
+    except ImportError as error:
+        if (line := missing_package(error)) is None:
+            raise
+        _fail(parser.prog, line)
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             full = f"{error.filename or args.results}: {os.strerror(error.errno)}"
@@ -148,6 +202,10 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         _fail(parser.prog, f"{where}{error.strerror or error}")
     except MemoryError as error:
         _fail(parser.prog, f"out of memory: {error}")
+    finally:
+        for number in ENDING:  # there is nothing left that Python would have to do
+            if callable(signal.getsignal(number)):
+                signal.signal(number, signal.SIG_DFL)
     sys.exit(0)
 
 
@@ -164,5 +222,6 @@ def print_table(title: str, table: pd.DataFrame) -> None:
 
 
 def _fail(prog: str, message: str, status: int = 2) -> NoReturn:
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(part.strip() for part in message.strip().split("\n"))
+    print(f"{prog}: {line}", file=sys.stderr)
     sys.exit(status)

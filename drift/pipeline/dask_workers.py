@@ -8,15 +8,19 @@ first block is to be computed.
 import copy
 import itertools
 import logging
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TypeVar
 
 from drift import InputError
+from drift.pipeline import ENDING
 from drift.pipeline.environment import check_worker, limit_threads, n_threads, worker_state
 
 Block = TypeVar("Block", bound=Hashable)
@@ -24,6 +28,7 @@ Result = TypeVar("Result")
 LOCAL = "local"
 REQUIREMENTS = "requirements-cluster.txt"
 CONNECT_TIMEOUT = 10  # seconds, at the start and after a connection was lost
+START_TIMEOUT = 60  # seconds until a worker of this machine is there, or is there again
 CHECK_INTERVAL = 5  # seconds without a block, after which it is checked whether there are workers
 BLOCKS_PER_WORKER = 2  # one that it computes, and one for when that is done
 
@@ -36,7 +41,7 @@ class DaskWorkers(ExitStack):
 
     def __init__(self, scheduler: str):
         super().__init__()
-        self._scheduler, self._client = scheduler, None
+        self._scheduler, self._client, self._security = scheduler, None, None
         self._where = "on this machine" if scheduler == LOCAL else f"at {scheduler}"
 
     def map_unordered(
@@ -44,9 +49,9 @@ class DaskWorkers(ExitStack):
     ) -> Iterator[tuple[Block, Result]]:
         """Compute every block once, and give each with its result, in whatever order they come.
 
-        The task is picklable, and equal to another one when it does the same; it reads these files.
-        Raises an InputError when Dask is not installed, the address is none, or a worker differs
-        in what it has, and a ConnectionError when no scheduler answers, or it is lost.
+        The task is picklable, equal to one that does the same, and reads these files. InputError
+        when Dask is missing, the address is none, or a worker differs in what it has, and
+        ConnectionError when no scheduler answers, or it is lost.
         """
         if self._client is None:
             self._connect()
@@ -84,32 +89,25 @@ class DaskWorkers(ExitStack):
             quiet = ("distributed", "distributed.client", "distributed.nanny", "tornado", "asyncio")
             dask.config.set({"distributed.logging": dict.fromkeys(quiet, "critical")})
             import distributed
+
+            address = self._start_here() if self._scheduler == LOCAL else self._scheduler
         except ImportError as error:
             message = f"--scheduler needs Dask ({error}): pip install -r {REQUIREMENTS}"
             raise InputError(message) from error
-        address = self._scheduler
-        if address == LOCAL:
-            # On more than four cores processes of several threads: each holds an index or vectors.
-            processes, threads = distributed.deploy.utils.nprocesses_nthreads(n_threads())
-            cluster = distributed.LocalCluster(
-                n_workers=processes,
-                threads_per_worker=threads,
-                host="127.0.0.1",
-                memory_limit=0,  # memory-mapped files would count
-                dashboard_address="127.0.0.1:0",  # any free port
-                silence_logs=logging.CRITICAL,
-            )
-            address = self.enter_context(cluster).scheduler_address
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # versions are compared by `check_worker`
                 # First, since a client that fails of its address stays half open, and is closed
                 # as garbage in any thread, which can keep the next one from starting.
                 distributed.comm.get_address_host(address)
-                self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT)
+                self._client = distributed.Client(
+                    address, timeout=CONNECT_TIMEOUT, security=self._security
+                )
         except (ValueError, TypeError) as error:
-            message = f"--scheduler {address} is no address: write tcp://HOST:8786, or {LOCAL}"
-            raise InputError(message) from error
+            raise InputError(
+                f"--scheduler {address} is no address, or one of tls:// and Dask is configured "
+                f"without certificates: write tcp://HOST:8786, or {LOCAL}"
+            ) from error
         except OSError as error:
             raise ConnectionError(
                 f"no scheduler answers at {address}: start one by `python -m dask scheduler`, "
@@ -124,6 +122,41 @@ class DaskWorkers(ExitStack):
             )
         self._wait_for_workers()
 
+    def _start_here(self) -> str:
+        """Start a scheduler and workers of which nobody else makes use; the scheduler's address."""
+        import dask
+        import distributed
+
+        folder = self.enter_context(TemporaryDirectory(prefix="drift-workers-"))
+        no_pages = {f"distributed.{one}.http.routes": [] for one in ("scheduler", "worker")}
+        dask.config.set({"temporary-directory": folder} | no_pages)
+        # On more than four cores processes of several threads: each holds an index or vectors.
+        processes, threads = distributed.deploy.utils.nprocesses_nthreads(n_threads())
+        self._security = distributed.Security.temporary()
+        # A cluster that has half started cannot be closed. Its processes inherit this, and end with
+        # this one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
+        try:
+            resource_tracker.ensure_running()  # their helper, whose start lets some through again
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
+            cluster = distributed.LocalCluster(
+                n_workers=processes,
+                threads_per_worker=threads,
+                host="127.0.0.1",
+                security=self._security,
+                death_timeout=START_TIMEOUT,
+                memory_limit=0,  # memory-mapped files would count
+                dashboard_address="127.0.0.1:0",  # any free port, with nothing to see
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.CRITICAL,
+            )
+            return self.enter_context(cluster).scheduler_address
+        except Exception as error:  # of whatever kind a worker's start fails
+            why = str(error) or type(error).__name__
+            raise InputError(f"the workers on this machine do not start: {why}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     def _disconnect(self) -> None:
         # What was to be computed is computed, or has failed, which is what has to be reported.
         with suppress(OSError):
@@ -135,7 +168,8 @@ class DaskWorkers(ExitStack):
     def _wait_for_workers(self) -> None:
         if not self._client.nthreads():
             print(f"the scheduler {self._where} has no worker: waiting for one", file=sys.stderr)
-            self._client.wait_for_workers(1)
+            # Those of another machine may take days to come, those of this one are started again.
+            self._client.wait_for_workers(1, START_TIMEOUT if self._scheduler == LOCAL else None)
 
     def _completed(self, futures: list[Any]) -> Any:
         """The first of Dask's futures that has come to an end."""
@@ -158,9 +192,9 @@ class DaskWorkers(ExitStack):
         try:
             yield
         except (OSError, distributed.CancelledError) as error:
+            again = "" if self._scheduler == LOCAL else "start it again with its workers, then "
             raise ConnectionError(
-                f"the scheduler {self._where} is lost: start it again with its workers, then the "
-                "same command resumes"
+                f"the scheduler {self._where} is lost: {again}the same command resumes"
             ) from error
 
 

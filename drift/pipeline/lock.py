@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from drift import InputError
+from drift.pipeline.manifests import remove_if_empty
 
 UNWRITABLE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -19,11 +20,10 @@ NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Keep other processes that ask for the same lock out of a folder; whether it is locked.
+    """Keep other processes out of a folder, by an InputError that names this one; whether it is.
 
-    The lock ends with the process. Its file ``.lock`` says who holds it, which is the message of
-    the `InputError` for others. The folder is made if need be, and removed again if it is empty in
-    the end. It is not locked where this process cannot write to it.
+    The lock ends with the process; its file ``.lock`` says who holds it. A folder that is made for
+    it is removed if it stays empty. One that this process cannot write to is not locked.
     """
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / ".lock"
@@ -54,6 +54,4 @@ def lock_folder(folder: Path) -> Iterator[bool]:
         with contextlib.suppress(OSError):
             path.unlink()
         lock.release()
-        with contextlib.suppress(OSError):
-            for empty in created:
-                empty.rmdir()
+        remove_if_empty(*created)

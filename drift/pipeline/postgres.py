@@ -45,10 +45,9 @@ def embedded_server() -> Iterator[str]:
     """Run a PostgreSQL with pgvector on data of its own, and yield the URL of its database.
 
     The data lie in the folder for temporary files, or in /tmp if a server cannot live there: the
-    path of a socket must be short, and a server that root starts runs as ``nobody``. In the end
-    the server is stopped and the data are removed. When this process is killed, Linux ends the
-    server, and the next start removes the data; elsewhere the next start does both. Call this in
-    the main thread: Linux waits for the end of the thread that has started the server.
+    path of a socket must be short, and a server that root starts runs as ``nobody``. When this
+    process is killed, Linux ends the server, and the next start removes the data; elsewhere the
+    next start does both. Call this in the main thread: Linux waits for the end of the thread.
     """
     programs, base = _programs(), _temporary_folder()
     import psycopg

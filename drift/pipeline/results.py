@@ -1,18 +1,15 @@
 """The results folder: what each stage wrote there, and whether a file can be trusted.
 
-`drift.pipeline.stage` writes a stage's files together with a manifest, a JSON file that records
-parameters, inputs and outputs by content hash. A later stage trusts a file only when its hash is
-the one in its manifest, and only when nothing it was made from has changed since. Hashes, not
-dates, decide: a copied folder is as good as the original, and a stage repeated with the same result
-makes nothing stale.
+A stage's manifest records parameters, inputs and outputs by content hash. A later stage trusts a
+file only when its hash is the one there, and nothing that it was made from has changed since.
+Hashes, not dates, decide: a copied folder is as good as the original, and a stage repeated with the
+same result makes nothing stale.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,20 +18,22 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from drift import InputError, add_filename
+from drift import InputError, regular_file
+from drift.pipeline.manifests import (
+    GRAPHS,
+    PART,
+    RUNS,
+    Entries,
+    Manifest,
+    manifest_name,
+    producer,
+    producing_script,
+    read_manifest,
+    remove_files,
+)
 
-SCRIPTS = {
-    "01_images": "01_download_stl10.py",
-    "02_embeddings": "02_embed_resnet50.py",
-    "03_exact": "03_exact_knn.py",
-    "04_hnsw": "04_hnsw_search.py",
-    "05_metrics": "05_metrics.py",
-    "06_figures": "06_plots.py",
-}
-GRAPHS = "04_hnsw/graphs/"
-PER_QUERY = "05_per_query/"
+MISSING = "missing, damaged or of an earlier version"
 SETTLED_NS = 2 * 10**9  # after that long, another change to a file shows in its time
-Entries = dict[str, dict[str, Any]]  # by the name of a file or a block
 _hashes: dict[tuple[int, ...], str] = {}
 
 
@@ -42,38 +41,9 @@ class ArtifactError(InputError):
     """A file of the results folder is missing, damaged or stale; the message says what to run."""
 
 
-def producer(name: str) -> str:
-    """Stage that writes an artifact: ``03_exact``, ``04_hnsw/RUN``, ``05_metrics/RUN`` ...
-
-    A file that no stage wrote, recorded by its absolute path, is its own producer.
-    """
-    if Path(name).is_absolute():
-        return name
-    if name.startswith(GRAPHS):
-        return str(Path(name).with_suffix(""))
-    if name.startswith(PER_QUERY):
-        return f"05_metrics/{Path(name).stem}"
-    if name.startswith("04_hnsw/"):
-        return "/".join(name.split("/")[:2])
-    return next(stage for stage in SCRIPTS if stage[:3] == name[:3])
-
-
-def producing_script(stage: str) -> str:
-    """Script that runs a stage."""
-    return SCRIPTS[stage.partition("/")[0]]
-
-
-def manifest_name(stage: str) -> str:
-    """File that holds a stage's manifest, relative to the results folder."""
-    whole, _, part = stage.partition("/")
-    if whole == "05_metrics" and part:
-        return f"{PER_QUERY}{part}.json"
-    return f"{stage}/run.json" if part and not stage.startswith(GRAPHS) else f"{stage}.json"
-
-
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; they are read again only when it has changed."""
-    status = path.stat()
+    status = regular_file(path)
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if key in _hashes:
         return _hashes[key]
@@ -91,7 +61,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     shape, dtype = None, None  # of a figure or a page
     if path.suffix == ".npy":
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = load_array(path)
         shape, dtype = list(array.shape), str(array.dtype)
     elif path.suffix == ".parquet":
         file = pq.ParquetFile(path)
@@ -101,34 +71,12 @@ def describe(path: Path) -> dict[str, Any]:
     return {"shape": shape, "dtype": dtype, "bytes": size, "sha256": sha256}
 
 
-def manifest_hash(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest's own content, by which a damaged one is noticed.
-
-    Raises a `ValueError` for one with NaN, which is no JSON.
-    """
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, allow_nan=False).encode()).hexdigest()
-
-
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest, or None where there is none, or not the one that was written."""
-    try:
-        manifest = json.loads(path.read_text())
-        return manifest if manifest["sha256"] == manifest_hash(manifest) else None
-    except PermissionError:
-        raise  # it may well be whole
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def load_array(path: Path) -> np.ndarray:
     """An array from a ``.npy`` file, memory-mapped; a change to it does not reach the file.
 
-    Raises
-    ------
-    InputError
-        When the file is no such array, or one of Python objects, whose code is not run.
+    An InputError for another file, and for Python objects, whose code is not run.
     """
+    regular_file(path)
     try:
         # Copy-on-write: torch takes no read-only array.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -139,18 +87,6 @@ def load_array(path: Path) -> np.ndarray:
         array.close()
         raise InputError(f"{path} is an archive of arrays: write one array with numpy.save")
     return array
-
-
-def write_json(path: Path, content: dict[str, Any], on_disk: bool = True) -> None:
-    """Write a JSON file under a temporary name, and rename it when it is whole and `on_disk`."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with add_filename(path), temporary.open("w") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        if on_disk:
-            os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class Results:
@@ -165,26 +101,28 @@ class Results:
         """Where an artifact lies."""
         return self.root / name
 
-    def load(self, name: str) -> np.ndarray:
-        """An array of the folder, memory-mapped. Call `require` on it first."""
-        return load_array(self.path(name))
-
-    def manifest(self, stage: str) -> dict[str, Any] | None:
+    def manifest(self, stage: str) -> Manifest | None:
         """A stage's manifest, or None where it is missing or is not one."""
         manifest = read_manifest(self.path(manifest_name(stage)))
         return manifest if manifest and manifest["stage"] == stage else None
 
+    def require_place(self, name: str) -> None:
+        """Refuse to write over a folder, or through a link to somewhere else."""
+        target = self.path(name)
+        if target.is_dir():
+            raise ArtifactError(f"{target} is a folder where a file is to be written: remove it")
+        while (target := target.parent) != self.root:
+            if target.is_symlink() or (target.exists() and not target.is_dir()):
+                raise ArtifactError(f"{target} is a link or a file, not a folder: remove it")
+
     def require(self, *names: str) -> Entries:
         """Check that artifacts are there, whole and current; return their manifest entries.
 
-        Raises
-        ------
-        ArtifactError
-            When one is missing, is not what its stage wrote, or is older than what it was made
-            from. The message names the script to run.
+        An ArtifactError, which names the script to run, when one is missing, not what its stage
+        wrote, or older than what it was made from.
         """
         entries: Entries = {}
-        manifests: dict[str, dict[str, Any] | None] = {}
+        manifests: dict[str, Manifest | None] = {}
         for name in names:
             stage, path = producer(name), self.path(name)
             script, manifest = producing_script(stage), manifests.get(stage) or self.manifest(stage)
@@ -192,8 +130,8 @@ class Results:
                 raise ArtifactError(f"{path} is missing: run {script} first")
             if manifest is None or name not in manifest["outputs"]:
                 raise ArtifactError(
-                    f"{self.path(manifest_name(stage))}, which vouches for {name}, is missing "
-                    f"or damaged: run {script} again"
+                    f"{self.path(manifest_name(stage))}, which vouches for {name}, is "
+                    f"{MISSING}: run {script} again"
                 )
             entries[name] = manifest["outputs"][name]
             self._require_current(stage, manifests)
@@ -229,20 +167,18 @@ class Results:
                 current[run] = manifest
         return current, left_out
 
-    def _why_left_out(self, manifest: dict[str, Any] | None, exact: dict[str, Any]) -> str | None:
+    def _why_left_out(self, manifest: Manifest | None, exact: dict[str, Any]) -> str | None:
         if manifest is None:
-            return "its run.json is missing or damaged: run 04_hnsw_search.py again"
+            return f"its run.json is {MISSING}: run 04_hnsw_search.py again"
         parameters = manifest["parameters"]
-        if "run" not in parameters:
-            return "made by an earlier version: run 04_hnsw_search.py again"
         try:
             self._require_current(manifest["stage"], {})
         except ArtifactError:
-            return "made from other embeddings or exact lists: run 04_hnsw_search.py again"
+            command = f"04_hnsw_search.py {manifest.get('asked_by', '')}".strip()
+            return f"made from other embeddings or exact lists: run {command} again"
         if exact.get("protocol", parameters["protocol"]) != parameters["protocol"]:
             return "searched by another protocol than that of the exact lists"
-        shortest = min(parameters["k_grid"])
-        if shortest > exact.get("k_max", shortest):
+        if (shortest := min(parameters["k_grid"])) > exact.get("k_max", shortest):
             return (
                 f"searched from k = {shortest} on, and the exact lists end at {exact['k_max']}: "
                 f"run 03_exact_knn.py --k-max {shortest} or more"
@@ -251,39 +187,38 @@ class Results:
 
     def run_folders(self) -> list[Path]:
         """Folders of the runs of stage 04, whole or not, in the order of the numbers in them."""
-        folders = {path for path in self.path("04_hnsw").glob("*") if path.is_dir()}
-        folders -= {self.path(GRAPHS)}
-        return sorted(folders, key=lambda run: re.sub(r"\d+", lambda n: n[0].zfill(9), run.name))
+        folders = [path for path in self.path(RUNS).glob("*") if path.is_dir()]
+        runs = [path for path in folders if path.name != "graphs" and PART.fullmatch(path.name)]
+        return sorted(runs, key=lambda run: re.sub(r"\d+", lambda n: n[0].zfill(9), run.name))
 
     def graphs(self) -> list[str]:
-        """Names of the graphs of which stage 04 has saved a file."""
-        folder = self.path(GRAPHS)
-        return [] if folder.is_symlink() else sorted({path.stem for path in folder.glob("*")})
+        """Names of the graphs that stage 04 has saved."""
+        stems = sorted({path.stem for path in self.path(GRAPHS).glob("*.json")})
+        return [stem for stem in stems if self.manifest(f"{GRAPHS}{stem}")]
 
-    def remove_run(self, run: str) -> None:
-        """Remove a run's folder, and of a link to a folder the link alone."""
-        folder = self.path(f"04_hnsw/{run}")
-        if folder.is_symlink():
+    def own_files(self, stage: str) -> list[str]:
+        """What a run, a graph or a part has written, in the order in which it can be removed.
+
+        Of a run without its manifest these are its lists, if there is nothing else in its folder.
+        """
+        own, manifest = manifest_name(stage), self.manifest(stage)
+        if manifest:
+            # Without its manifest nobody trusts a run; of others the last file leads to the first.
+            names = [*manifest["outputs"], own]
+            return names[::-1] if own.endswith("run.json") else names
+        names = [f"{stage}/{path.name}" for path in self.path(stage).glob("*")]
+        with contextlib.suppress(ValueError):
+            if own not in names and all(producer(name) == stage for name in names):
+                return names
+        return []
+
+    def remove(self, stage: str) -> None:
+        """Remove `own_files`; of a run whose folder is a link the link alone."""
+        folder = self.path(stage)
+        if folder.is_symlink() and not folder.parent.is_symlink():
             folder.unlink()
-            return
-        (folder / "run.json").unlink(missing_ok=True)  # without it the rest is not trusted
-        shutil.rmtree(folder)
-
-    def remove_graph(self, graph: str) -> None:
-        """Remove a saved graph."""
-        self._remove_files(GRAPHS, graph)
-
-    def remove_part(self, run: str) -> None:
-        """Remove what stage 05 has stored of a run alone."""
-        self._remove_files(PER_QUERY, run)
-
-    def _remove_files(self, folder: str, stem: str) -> None:
-        paths = [path for path in self.path(folder).glob("*") if path.stem == stem]
-        if not self.path(folder).is_symlink():
-            for path in sorted(paths, key=lambda path: path.suffix != ".json"):
-                path.unlink()  # the manifest first, without which the rest is not trusted
-            with contextlib.suppress(OSError):
-                self.path(folder).rmdir()
+        else:
+            remove_files(self.root, self.own_files(stage))
 
     def _damaged(self, entries: Entries) -> list[str]:
         """Which artifacts are not what their entries say; hashing them takes all cores."""
@@ -293,11 +228,17 @@ class Results:
             has_size = path.is_file() and path.stat().st_size == entry["bytes"]
             return has_size and content_hash(path) == entry["sha256"]
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            whole = pool.map(is_whole, entries)
-            return [name for name, is_ in zip(entries, whole, strict=True) if not is_]
+        def is_as_said(name: str) -> bool:
+            with contextlib.suppress(ValueError):  # not even an array, or a table
+                return describe(self.path(name)) == entries[name]
+            return False
 
-    def _require_current(self, stage: str, manifests: dict[str, dict[str, Any] | None]) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            whole = zip(entries, pool.map(is_whole, entries), strict=True)
+            # Not in the pool: headers of arrays are parsed by a function that is for one thread.
+            return [name for name, is_ in whole if not (is_ and is_as_said(name))]
+
+    def _require_current(self, stage: str, manifests: dict[str, Manifest | None]) -> None:
         """Raise when anything a stage was made from, directly or not, has changed since."""
         if stage in manifests:
             return
@@ -307,13 +248,9 @@ class Results:
             self._require_current(upstream, manifests)
         for name, recorded in inputs.items():
             # What is gone has not changed: the stage that needs it itself will miss it.
-            if Path(name).is_absolute():  # the user's own, that no manifest vouches for
-                is_same = not Path(name).exists() or not self._damaged({name: recorded})
-            else:
-                source = manifests[producer(name)]
-                outputs = source["outputs"] if source else inputs
-                is_same = outputs.get(name, {}).get("sha256") == recorded["sha256"]
-            if not is_same:
+            source = manifests[producer(name)]
+            outputs = source["outputs"] if source else inputs
+            if outputs.get(name, {}).get("sha256") != recorded["sha256"]:
                 raise ArtifactError(
                     f"the files of stage {stage} in {self.root} are older than {name}, from which "
                     f"they were made: run {producing_script(stage)} again"

@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -25,20 +25,23 @@ from drift import add_filename
 from drift.pipeline.code import code_hash
 from drift.pipeline.dask_workers import DaskWorkers
 from drift.pipeline.environment import n_threads, package_versions, processor
-from drift.pipeline.results import (
-    ArtifactError,
+from drift.pipeline.manifests import (
+    PARTIAL,
     Entries,
-    Results,
-    describe,
-    load_array,
+    Manifest,
+    foreign_path,
     manifest_hash,
     manifest_name,
+    partial_name,
+    producer,
     producing_script,
     read_manifest,
+    read_plan,
+    remove_if_empty,
     write_json,
 )
+from drift.pipeline.results import ArtifactError, Results, describe, load_array
 
-PARTIAL = ".partial"
 PLAN = "plan.json"
 DECIDED = "manifest.json"
 
@@ -46,9 +49,8 @@ DECIDED = "manifest.json"
 class Stage:
     """One stage of the pipeline, ``03_exact`` or ``04_hnsw/RUN``, in the order of its methods.
 
-    With `force` it runs even if it is up to date, and resumes nothing. `workers`, if there are any,
-    compute its blocks. `inputs` are manifest entries of files that are known to be whole and
-    current.
+    With `force` it runs even if it is up to date, and resumes nothing. `workers` compute its
+    blocks, if there are any. `inputs` are manifest entries of files known to be whole and current.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Stage:
         self.results = results if isinstance(results, Results) else Results(results)
         self.inputs = dict(inputs or {})
         self.completed: Entries = {}
-        self._folder = self.results.path(PARTIAL) / name.replace("/", "--")
+        self.kept: Manifest | None = None  # of outputs in place that stay beside those made
+        self._folder = self.results.path(PARTIAL) / partial_name(name)
         self._plan: dict[str, Any] = {}
         self._outputs: list[str] = []
         self._arrays: dict[str, Any] = {}
@@ -90,8 +93,8 @@ class Stage:
         """Whether the outputs have to be made: they are not current, or ``--force`` is given.
 
         Those that other code made are current, which is said, unless `same_code` is asked for.
-        Nothing is written yet. The first output resumes an interrupted run of the same code with
-        the same parameters, in types that JSON has, and inputs, or else throws away what it left.
+        Nothing is written yet. The first output resumes an interrupted run of the same code,
+        parameters (in JSON's types) and inputs, or else throws away what it left.
         """
         self._plan = {"stage": self.name, "parameters": parameters, "inputs": dict(self.inputs)}
         self._plan["code"] = code_hash(producing_script(self.name))
@@ -102,6 +105,9 @@ class Stage:
         if same_code and not is_same:
             print(f"{self.name}: made by other code, is made again")
             return True
+        # What a killed --force has left: nobody would resume it.
+        if self._left_by("parameters", "inputs"):
+            self.discard()
         other = ", made by other code; --force makes it again"
         more = " (--force runs it anyway)" if is_same else other
         print(f"{self.name}: up to date in {self.results.root}{more}")
@@ -121,7 +127,8 @@ class Stage:
         self._open()
         path = self._folder / name if scratch else self.output(name)
         if name not in self._arrays:
-            with add_filename(path), path.open("w+b") as file:
+            path.unlink(missing_ok=True)
+            with add_filename(path), path.open("x+b") as file:
                 np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
                 if hasattr(os, "posix_fallocate"):
                     # A mapped write to a full disk kills the process; asking for the room fails
@@ -160,7 +167,9 @@ class Stage:
         """Where to write an output, until `commit` moves it into place."""
         self._open()
         if name not in self._outputs:
-            self._require_place(name)
+            if producer(name) != self.name:
+                raise ValueError(f"{name} is no file of {self.name}")
+            self.results.require_place(name)
             self._outputs.append(name)
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,13 +184,18 @@ class Stage:
         """Sum over the blocks of something that `checkpoint` noted."""
         return sum(notes[name] for notes in self.completed.values())
 
-    def commit(self, **notes: Any) -> dict[str, Any]:
-        """Move the outputs into place, then the manifest; return it. It holds `notes` as well."""
+    def commit(self, warnings: Iterable[str] = (), **notes: Any) -> Manifest:
+        """Move the outputs into place, then the manifest, with `notes`, which is returned.
+
+        `warnings` are sentences on what limits the results.
+        """
         for table in self._tables.values():
             table.close()
         manifest = {
             **self._plan,
-            "outputs": {name: describe(self._folder / name) for name in self._outputs},
+            "outputs": (self.kept or {"outputs": {}})["outputs"]
+            | {name: describe(self._folder / name) for name in self._outputs},
+            "warnings": list(dict.fromkeys(warnings)),
             **notes,
             "versions": package_versions(),
             "machine": {"processor": processor(), "threads": n_threads()},
@@ -194,6 +208,8 @@ class Stage:
             with add_filename(path), path.open("rb") as file:
                 os.fsync(file.fileno())
         write_json(self._folder / DECIDED, manifest)
+        if read_manifest(self._folder / DECIDED) is None:
+            raise ValueError(f"{self.name}: drift/pipeline/manifests.py has another form for this")
         _move_into_place(self.results, self._folder, manifest)
         return manifest
 
@@ -201,9 +217,9 @@ class Stage:
         """Remove what was written and not committed, by this process or an interrupted one."""
         if not self._folder.parent.is_symlink():
             shutil.rmtree(self._folder, ignore_errors=True)
-            _remove_if_empty(self._folder.parent)
+            remove_if_empty(self._folder.parent)
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """The manifest of the outputs that are in place."""
         return self.results.manifest(self.name)
 
@@ -211,8 +227,10 @@ class Stage:
         """Make the folder of the outputs, or resume with the one that is there."""
         if self._is_open:
             return
-        self._require_place(str((self._folder / PLAN).relative_to(self.results.root)))
-        self._require_place(manifest_name(self.name))
+        self.results.require_place(f"{PARTIAL}/{self._folder.name}/{PLAN}")
+        self.results.require_place(manifest_name(self.name))
+        if foreign := foreign_path(self._folder):
+            raise ArtifactError(f"{foreign} is a link, or no file of this stage: remove it")
         if self.force or not self._resume():
             if self._folder.exists():
                 shutil.rmtree(self._folder)
@@ -220,31 +238,26 @@ class Stage:
             self._write_plan(on_disk=False)
         self._is_open = True
 
-    def _require_place(self, name: str) -> None:
-        """Refuse to write over a folder, or through a link to somewhere else."""
-        target = self.results.path(name)
-        if target.is_dir():
-            raise ArtifactError(f"{target} is a folder where a file is to be written: remove it")
-        while (target := target.parent) != self.results.root:
-            if target.is_symlink() or target.is_file():
-                raise ArtifactError(f"{target} is a link or a file, not a folder: remove it")
-
     def _write_plan(self, on_disk: bool = True) -> None:
         plan = {**self._plan, "arrays": self._arrays, "completed": self.completed}
         plan["sha256"] = manifest_hash(plan)
         write_json(self._folder / PLAN, plan, on_disk)
 
+    def _left_by(self, *same: str) -> Manifest | None:
+        """The plan of an interrupted run with the same entries."""
+        plan = read_plan(self._folder / PLAN)
+        return plan if plan and all(plan[key] == self._plan[key] for key in same) else None
+
     def _resume(self) -> bool:
         """Whether an interrupted run with the same plan left whole arrays; take up its blocks."""
-        plan = read_manifest(self._folder / PLAN) or {}
-        if any(plan.get(key) != value for key, value in self._plan.items()):
+        if (plan := self._left_by(*self._plan)) is None:
             return False
-        try:
-            if any(_form(self._folder / name) != form for name, form in plan["arrays"].items()):
-                return False
-        except (OSError, ValueError, EOFError):
+        with contextlib.suppress(OSError, ValueError):
+            self._arrays = {name: _form(self._folder / name) for name in plan["arrays"]}
+        if self._arrays != plan["arrays"]:
+            self._arrays = {}
             return False
-        self._arrays, self.completed = plan["arrays"], plan["completed"]
+        self.completed = plan["completed"]
         return True
 
 
@@ -255,7 +268,7 @@ class _TableWriter(pq.ParquetWriter):
 
 def _form(path: Path) -> list[Any]:
     """Size in bytes, shape and dtype of an array on disk."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_array(path)
     return [path.stat().st_size, list(array.shape), str(array.dtype)]
 
 
@@ -266,14 +279,18 @@ def finish_commits(results: Results) -> None:
         return  # a stage refuses it
     for folder in sorted(partial.glob("*")):
         manifest = read_manifest(folder / DECIDED)
-        if manifest is not None:
+        is_own = not folder.is_symlink() and foreign_path(folder) is None
+        if manifest and is_own and partial_name(manifest["stage"]) == folder.name:
             _move_into_place(results, folder, manifest)
-        _remove_if_empty(folder)
-    _remove_if_empty(partial)
+        remove_if_empty(folder)
+    remove_if_empty(partial)
 
 
-def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -> None:
+def _move_into_place(results: Results, folder: Path, manifest: Manifest) -> None:
     """Move a stage's outputs into place, the manifest last. Killed anywhere, it can be redone."""
+    own = manifest_name(manifest["stage"])
+    for name in (own, *manifest["outputs"]):
+        results.require_place(name)
     previous = results.manifest(manifest["stage"])
     for name in manifest["outputs"]:
         target = results.path(name)
@@ -287,11 +304,5 @@ def _move_into_place(results: Results, folder: Path, manifest: dict[str, Any]) -
             shutil.rmtree(path)
         elif path.name != DECIDED:
             path.unlink()
-    (folder / DECIDED).replace(results.path(manifest_name(manifest["stage"])))
-    _remove_if_empty(folder, folder.parent)
-
-
-def _remove_if_empty(*folders: Path) -> None:
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+    (folder / DECIDED).replace(results.path(own))
+    remove_if_empty(folder, folder.parent)

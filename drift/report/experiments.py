@@ -56,16 +56,12 @@ def runs_of(study: Study, experiment: str) -> dict[float, str]:
     return {value: values[value] for value in sorted(known.intersection(values))}
 
 
-def compare(ours: pd.Series, published: pd.DataFrame, quantity: str) -> str:
-    """Whether our curve, by k, is within two standard deviations of the published mean everywhere.
-
-    Compared is where both have a mean; of distances that hold FAISS's value for a missing neighbor,
-    which depend on single rows, only whether a sample in `published`, one of `Published.curves`,
-    has them at this k. `quantity` is one of `QUANTITIES`.
-    """
+def _compare(ours: pd.Series, published: pd.DataFrame, quantity: str) -> str:
+    """Whether our curve, by k, is within two standard deviations wherever both have a mean."""
     rows = published.set_index("k").reindex(ours.index)
     deviations = (ours - rows[quantity]).abs() / rows[f"{quantity}_sd"]
     if quantity == "mean_squared_distance_ann":
+        # Which row is missing a neighbor is chance: all that counts is whether a sample jumps too.
         jumps = ours > HOLDS_MISSING
         deviations[jumps] = np.where(rows["subsets_padded"][jumps] > 0, np.nan, np.inf)
     deviations = deviations.dropna()
@@ -87,7 +83,7 @@ def comparison(study: Study) -> pd.DataFrame:
             published = curves[(curves["study"] == name) & (curves["value"] == value)]
             cells = {"curve": f"{experiment.varied.format(value)}, {experiment.fixed}"}
             for quantity, title in QUANTITIES.items():
-                cells[title] = compare(study.run_curve(run, quantity)["mean"], published, quantity)
+                cells[title] = _compare(study.run_curve(run, quantity)["mean"], published, quantity)
             rows.append(cells)
     return pd.DataFrame(rows)
 

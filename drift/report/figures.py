@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from drift.indexes.run import FAISS_NAMES
 from drift.report import panels
 from drift.report.experiments import EXPERIMENTS
 from drift.report.panels import Panel, alt_text, draw_curve, draw_line, finish, set_share_axis
@@ -30,7 +29,8 @@ MOST_RUNS = 12  # lines or panels of more runs than this cannot be distinguished
 def overlap(study: Study) -> Figure:
     """The share of the true neighbors that the index returns; below, the share it loses, on a scale
     on which 0.001 and 0.003 differ. Small bars mark where 1, 5 and 10 % are lost, with the interval
-    of that; a dotted line the k at which a fixed efSearch is used up.
+    of that; a dotted line the k at which a fixed efSearch is used up; a thin gray one what lists
+    drawn at random have.
     """
     figure, (kept, lost) = panels.stack(study, 1.9, 1.7)
     losses = []
@@ -43,6 +43,11 @@ def overlap(study: Study) -> Figure:
     panels.mark_crossings(lost, study, "overlap")
     kept.set_ylabel("overlap")
     set_share_axis(kept)
+    if study.chance is not None:
+        label = f"drawn at random, k / {'N' if study.is_outside else '(N - 1)'}"
+        for axes, chance in ((kept, study.chance), (lost, 1 - study.chance)):
+            axes.plot(chance, color="0.5", lw=0.7, label=label)
+        losses.append(1 - study.chance)
     lost.set_ylabel("1 - overlap, log scale")
     panels.set_loss_axis(lost, np.concatenate(losses))
     ties = "\nrows tie: see recall, of which less is lost" if study.ties else ""
@@ -61,8 +66,8 @@ def images(study: Study) -> Figure:
     figure.set_figheight(figure.get_figwidth() * rows / columns)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    what = "some of the images, evenly spaced over the rows"
-    axes.imshow(pixels[:-gap, :-gap], aspect="auto", label=what)
+    label = "some of the images, evenly spaced over the rows"
+    axes.imshow(pixels[:-gap, :-gap], aspect="auto", label=label)
     return figure
 
 
@@ -92,18 +97,21 @@ def who_drifts(study: Study) -> Figure:
     returned, 0 where none was.
     """
     figure, grid = panels.multiples(study.few_ks, 2)
+    metrics = "overlap", "distance_ratio"
     for k, row in zip(study.few_ks, grid, strict=True):
-        for axes, metric in zip(row, ("overlap", "distance_ratio"), strict=True):
-            for run, style in study.styles.items():
-                fifths = study.fifths(run, k)
+        for run, style in study.styles.items():
+            fifths = study.fifths(run, k)
+            for axes, metric in zip(row, metrics, strict=True):
                 draw_line(axes, fifths.index, fifths[metric], style)
+        for axes, metric in zip(row, metrics, strict=True):
             axes.set_ylabel(metric.replace("_", " "))
             set_share_axis(axes)
             axes.set_xlim(0.7, 5.3)
             axes.set_xticks(range(1, 6))
     for axes in grid[-1]:
         axes.set_xlabel("fifth of the queries")
-    return finish(figure, study, "1: lowest exact LID, 5: highest", is_marked=False)
+    footnote = f"1: lowest exact LID, 5: highest{panels.lid_note(study)}"
+    return finish(figure, study, footnote, is_marked=False)
 
 
 def found(study: Study) -> Figure:
@@ -113,14 +121,14 @@ def found(study: Study) -> Figure:
 
 def distances(study: Study) -> Figure:
     """A lost neighbor is replaced by a farther one, which lifts a line above the exact one, or not
-    at all, which lets it fall; below each, the same as a ratio to the exact distance.
+    at all, which lets it fall; below each, by which share it comes out too long or too short.
     """
     return panels.over_k(
         study,
         Panel("k-th distance\n(Euclidean)", "kth_distance_ann"),
-        Panel("index / exact", "kth_distance_ann", "kth_distance_exact", least=0.1),
+        Panel("index / exact - 1", "kth_distance_error", least=0.1),
         Panel("mean distance\n(Euclidean)", "mean_distance_ann"),
-        Panel("index / exact", "mean_distance_ann", "mean_distance_exact", least=0.1),
+        Panel("index / exact - 1", "mean_distance_error", least=0.1),
     )
 
 
@@ -142,7 +150,8 @@ def lid(study: Study) -> Figure:
     return panels.over_k(
         study,
         Panel("LID (dimensions)", "lid_ann"),
-        Panel("LID, index / exact - 1", "lid_difference", "lid_exact", least=0.1),
+        Panel("LID, index / exact - 1", "lid_error", least=0.1),
+        footnote=panels.interval_note(study) + panels.lid_note(study),
     )
 
 
@@ -160,20 +169,21 @@ def hubness(study: Study) -> Figure:
 
 def targets(study: Study) -> Figure:
     """For each k the smallest setting found whose searches reach the target with their whole
-    interval, on one half of the queries; below, the distances that a search computes with it,
-    beside those of all other runs.
+    interval, on one half of the queries, or, thin, with their mean. A cross: none does, the nearest
+    is shown. Below, the distances that a search computes with it, beside those of all other runs.
     """
     figure, (needed, cost) = panels.stack(study, 1.9, 1.5)
-    names, is_missed = {}, False
+    names = {}
     for run, style in study.styles.items():
         by_k = study.chosen(run)
         if len(by_k):
-            draw_line(needed, by_k.index, by_k["value"], style)
-            missed = by_k.loc[~by_k["is_enough"], "value"]
+            values = by_k["value"].where(by_k["mean"].notna())  # else nothing is near
+            draw_line(needed, by_k.index, values, style)
+            label = f"{style.label}, on the mean"
+            needed.plot(by_k["on_mean"], color=style.color, lw=0.7, label=label)
+            missed = values[~by_k["is_enough"]]
             needed.plot(missed.index, missed, "x", color=style.color, ms=9)
-            is_missed = is_missed or len(missed) > 0
-            setting, _ = study.first_graph(run)[0].target
-            names[FAISS_NAMES.get(setting, setting)] = run
+            names[study.target(run)[0]] = run
     every_k = range(study.ks[0], study.ks[-1] + 1)
     needed.plot(every_k, every_k, color="0.5", ls=":", label="efSearch = k")
     needed.set_ylabel(f"{' or '.join(names)},\nlog scale")
@@ -184,8 +194,7 @@ def targets(study: Study) -> Figure:
     cost.set_ylabel("distances per query,\nlog scale")
     for axes in (needed, cost):
         panels.set_log_axis(axes)
-    footnote = "cross: no value reaches the target, the nearest is shown" if is_missed else ""
-    return finish(figure, study, footnote, is_marked=False)
+    return finish(figure, study, is_marked=False)
 
 
 def speed(study: Study) -> Figure:
@@ -294,10 +303,7 @@ def possible_figures(study: Study) -> tuple[list[str], dict[str, str]]:
 def draw_figures(
     study: Study, dpi: int, formats: Sequence[str], output: Callable[[str], Path]
 ) -> tuple[list[Plot], dict[str, str]]:
-    """Draw and write every figure that there are numbers for; and why others are left out.
-
-    The first of the `formats` is that of the page, ``output`` gives the path of a file by its name.
-    """
+    """Write the figures, each in all `formats`, the first for the page; why others are left out."""
     names, left_out = possible_figures(study)
     plots = []
     for name in tqdm(names, "figures", disable=None):

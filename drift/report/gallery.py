@@ -44,8 +44,7 @@ class Gallery(NamedTuple):
 def choose(study: Study, run: str | None, k: int | None) -> tuple[str, int]:
     """The run of stage 04 and the k to show queries of; an InputError if not measured.
 
-    Without a run that with the least overlap, without a k the first at which it is below
-    `VISIBLE_DRIFT`, or its least.
+    Else that of `Study.worst`, and the first k at which it is below `VISIBLE_DRIFT`, or its least.
     """
     if run is None:
         run = study.members[study.worst[0]][0]
@@ -91,8 +90,7 @@ def gallery(
 ) -> Gallery:
     """At most `n` queries, those that drifted most with a run of stage 04 at a k.
 
-    `lists` are the queries (Q,), their exact ids and distances, and ids and distances of the run,
-    (Q, k or more).
+    `lists`: queries (Q,), exact ids and distances, the run's ids and distances (Q, k or more).
     """
     rows, *lists = lists
     lists = [part[:, :k] for part in lists]
@@ -109,9 +107,8 @@ def drifted_query(
     exact_distances: np.ndarray,
     ann_indices: np.ndarray,
     ann_distances: np.ndarray,
-    shown: int = SHOWN,
 ) -> DriftedQuery:
-    """At most `shown` neighbors of either list, of shape (k,), with id -1 for a missing one."""
+    """At most `SHOWN` neighbors of either list, of shape (k,), with id -1 for a missing one."""
     ranks = np.arange(1, len(exact_indices) + 1)
     exact = pd.DataFrame({"row": exact_indices, "rank": ranks, "distance": exact_distances})
     ann = pd.DataFrame({"row": ann_indices, "rank": ranks, "distance": ann_distances})
@@ -119,6 +116,6 @@ def drifted_query(
     instead = ann[~ann["row"].isin(exact["row"]) & (ann["row"] >= 0)]
     lost, kept = exact[exact["lost"]], exact[~exact["lost"]]
     # Those that were kept are shown beside those that were lost: what is it that is missing?
-    lost_shown = lost[: shown - min(len(kept), LEAST_KEPT_SHOWN)]
-    both = pd.concat([lost_shown, kept[: shown - len(lost_shown)]]).sort_values("rank")
-    return DriftedQuery(int(row), len(lost), sum(ann["row"] < 0), both, instead[:shown])
+    lost_shown = lost[: SHOWN - min(len(kept), LEAST_KEPT_SHOWN)]
+    both = pd.concat([lost_shown, kept[: SHOWN - len(lost_shown)]]).sort_values("rank")
+    return DriftedQuery(int(row), len(lost), sum(ann["row"] < 0), both, instead[:SHOWN])

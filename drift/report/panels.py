@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from drift.report.study import RunStyle, Study
-from drift.report.tables import format_number
+from drift.report.tables import format_number, format_part
 
 # Its dots are seen only where a curve has a single k.
 EXACT = RunStyle("exact", "0.25", "-", ".", width=2.8)
@@ -24,19 +24,19 @@ STYLE = Path(__file__).with_name("style.mplstyle")
 MARKS_ON_A_LINE = 8
 # Of a mean over many queries that kept everything, no more than this is missing to 1.
 ROUNDING = 1e-12
-# Without the date the same figure is the same file.
-METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+# Without the date the same figure is the same file; packed harder, a PNG takes twice as long.
+OPTIONS = {
+    "png": {"pil_kwargs": {"compress_level": 3}},
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+}
 
 
 class Panel(NamedTuple):
-    """A metric's means over k, or their shares of those of `over`, on an axis over `least` or more.
-
-    Less is not worth looking at.
-    """
+    """A metric's means over k, on an axis over `least` or more: less is not worth looking at."""
 
     label: str
     metric: str
-    over: str = ""
     least: float = 0.0
     from_0: bool = False
 
@@ -51,6 +51,16 @@ def over_k(study: Study, *specs: Panel, footnote: str | None = None) -> Figure:
 
 def interval_note(study: Study) -> str:
     return textwrap.fill(f"mean; band: its 95 % interval, over {study.interval_of}", 60)
+
+
+def lid_note(study: Study) -> str:
+    """How many queries have an LID where not all do, for the end of a footnote."""
+    n, curves = study.n_queries, study.curves
+    counts = curves.loc[(curves["metric"] == "lid_error") & (curves["n"] > 0), "n"]
+    if counts.empty or counts.min() == n:
+        return ""
+    parts = dict.fromkeys(format_part(end / n, n) for end in (counts.min(), counts.max()))
+    return f"\n{' to '.join(parts)} of the queries have an LID"
 
 
 def stack(study: Study, *heights: float) -> tuple[Figure, list[Axes]]:
@@ -158,21 +168,16 @@ def draw_curve(axes: Axes, curve: pd.DataFrame, style: RunStyle) -> None:
 def draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
     label = spec.label.replace("Euclidean", "chord") if study.is_cosine else spec.label
     axes.set_ylabel(label)
-    has_exact = spec.metric.endswith("_ann") and not spec.over
-    if has_exact:
+    if spec.metric.endswith("_ann"):
         draw_curve(axes, study.exact_curve(spec.metric.replace("_ann", "_exact")), EXACT)
+    reports = spec.metric.replace("_ann", "_reported").replace("_error", "_reported_error")
     for run, style in study.styles.items():
-        curve = study.run_curve(run, spec.metric, spec.over)
-        if spec.over and spec.metric != "lid_difference":
-            # The interval of a ratio is not that of what stands above the line.
-            draw_line(axes, curve.index, curve["mean"], style)
-        else:
-            draw_curve(axes, curve, style)
-        reported = study.run_curve(run, spec.metric.replace("_ann", "_reported"))["mean"]
-        if has_exact and len(reported):
+        draw_curve(axes, study.run_curve(run, spec.metric), style)
+        reported = study.run_curve(run, reports)["mean"]
+        if reports != spec.metric and len(reported):
             label = f"{style.label}, as it reports"
             axes.plot(reported, ":", color=style.color, lw=1, label=label)
-    if spec.metric == "lid_difference":
+    if spec.metric == "lid_error":
         mark_crossings(axes, study, "lid")
     low, high = axes.get_ylim()
     room = max(0.0, spec.least - (high - low)) / 2
@@ -201,10 +206,8 @@ def set_share_axis(axes: Axes) -> None:
 
 
 def set_loss_axis(axes: Axes, losses: np.ndarray) -> None:
-    """A logarithmic vertical axis that has a place for 0, and goes up to 0.01 at least.
-
-    It begins at the power of ten below the least of the losses that is not 0.
-    """
+    """A logarithmic vertical axis that has a place for 0, and goes up to 0.01 at least."""
+    # It begins at the power of ten below the least of the losses that is not 0.
     least = 10 ** np.floor(np.log10(losses[losses > 0].min(initial=1e-3)))
     axes.set_yscale("symlog", linthresh=least, linscale=0.5)
     axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:.9f}".rstrip("0.") or "0")
@@ -232,12 +235,13 @@ def set_cost_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def save(figure: Figure, paths: Sequence[Path], dpi: int) -> bytes:
-    """Write a figure, each time in the format that the file's name ends in.
-
-    The same figure gives the same bytes; those of the first file are returned.
-    """
-    # A figure without that layout would be given it when it is saved a second time.
+    """Write a figure to all paths, the same bytes each time; those of the first are returned."""
+    figure.set_dpi(dpi)
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+    # Without one, a figure is not drawn once more before each file, for the sake of its layout.
     with matplotlib.style.context([STYLE, {"figure.constrained_layout.use": False}]):
+        figure.set_layout_engine(None)
         for path in paths:
-            figure.savefig(path, dpi=dpi, metadata=METADATA.get(path.suffix[1:]))
+            figure.savefig(path, dpi=dpi, **OPTIONS.get(path.suffix[1:], {}))
     return paths[0].read_bytes()

@@ -1,19 +1,29 @@
 """What the report says: what was compared, what came out, why, and what to do."""
 
 from collections.abc import Sequence
-from math import ceil, isnan, nan
+from math import ceil, isnan
 from typing import NamedTuple
 
 import pandas as pd
 
-from drift.indexes.run import FAISS_NAMES
-from drift.report.study import ENOUGH, Study
-from drift.report.tables import evenly, format_fraction, format_number, format_percent, join
+from drift.report.reasons import Result, stop_advice, stop_reasons, wider_runs
+from drift.report.study import FEW_GROUPS, INVISIBLE, Study, metric_of
+from drift.report.tables import (
+    evenly,
+    format_crossing,
+    format_fraction,
+    format_part,
+    format_percent,
+    is_none,
+    join,
+    of_few,
+)
 
 MOST_NAMED = 3  # of the runs that lose too much those that lose most; of many k
 FEW_QUERIES = 1000
-BADLY_SERVED = 0.9  # is a query that gets less of its neighbors
-INVISIBLE = 0.0005  # what is 0.0 % when it is written down
+NEARLY_ALL = 0.99  # of what came back
+BY_CHANCE = 0.05  # of the neighbors, or more, have to be said
+FAR_APART = 2  # times one estimate of an error is another that tells a different story
 
 
 class Verdict(NamedTuple):
@@ -23,84 +33,41 @@ class Verdict(NamedTuple):
     reason: list[str]
     advice: list[str]
     details: list[str]
+    warnings: list[str]
 
     @property
     def sentences(self) -> list[str]:
         return [sentence for part in self for sentence in part]
 
 
-class _Result:
-    """A run as sentences see it."""
-
-    def __init__(self, study: Study, name: str):
-        self.study, self.name, self.label = study, name, study.labels[name]
-        self.subject = f"{self.label}," if "," in self.label else self.label
-        self.measure = study.kept_by(name)
-        self.curve, self.lid_error = study.run_curve(name, self.measure), study.lid_error(name)
-        self.first, self.last = self.curve.index[[0, -1]]
-        strict = study.strictest(name)
-        self.tolerance, self.safe_k = strict["tolerance"], int(strict["safe_k"])
-        self.share = f"{100 * self.tolerance:g} % of the neighbors"
-        self.is_safe = self.safe_k == self.last
-        self.run, searched = study.first_graph(name)
-        rules = searched.get("effective_ef", {})
-        self.stop = rules[max(rules, key=int)] if rules else {}
-        self.stops_early = (
-            bool(rules)
-            and "ef_search_by_k" not in searched
-            and self.stop["stops_after"] < self.stop["list_length"]
-        )
-
-    def kept(self, k: int) -> str:
-        return f"{format_fraction(self.curve['mean'][k])} at k = {k}"
-
-    def keeps_more(self, other: "_Result", k: int) -> float:
-        """By how much; 0 for less than the interval, NaN where they were not compared."""
-        metric = "recall" if "recall" in (self.measure, other.measure) else "overlap"
-        table, pair = self.study.differences, (self.run.family, other.run.family)
-        for row in table[(table["metric"] == metric) & (table["k"] == k)].itertuples():
-            if (row.first, row.second) in (pair, pair[::-1]):
-                difference = row.difference if row.first == pair[0] else -row.difference
-                return difference if row.different else 0.0
-        return nan
-
-
 def verdict(study: Study) -> Verdict:
     """What was compared, what came out, the reason, what to do about it, and the details."""
-    runs = [_Result(study, name) for name in study.styles]
+    runs = [Result(study, name) for name in study.styles]
     by_loss = sorted(runs, key=lambda run: run.curve["mean"][run.last])
-    short = [run for run in by_loss if not run.is_safe]
-    # Of each library the run that loses most, with those that show that it is the stop: in the same
-    # index they go on, and keep more.
-    early: dict[str, _Result] = {}
+    short = [run for run in by_loss if not (run.is_safe or run.run.target)]
+    # Of each library the run that loses most by its stop, with those that show that it is the
+    # stop: in the same index they go on, and keep more.
+    early: dict[str, Result] = {}
     for run in short:
-        if run.stops_early:
+        if run.stopped is not None:
             early.setdefault(run.run.library, run)
-    wider = {library: _wider(one, runs) for library, one in early.items()}
+    wider = {library: wider_runs(one, runs) for library, one in early.items()}
     ks = " to ".join(map(str, dict.fromkeys((study.ks[0], study.ks[-1]))))
     searches = f"{len(runs)} approximate search{'es' if len(runs) > 1 else ''}"
     result = [f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."]
+    result += target_sentences(study)
     if study.ties:
         result.append("Rows tie, and ties are no losses: what follows speaks of recall.")
-    details = [*target_sentences(study), *_same(runs)]
-    details.append(f"Intervals are of 95 %, over {study.interval_of}.")
-    if study.n_queries < FEW_QUERIES:
-        details.append(
-            f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
-            "difference of LIDs, are too narrow."
-        )
+    warnings = (one for made in study.manifests.values() for one in made.get("warnings", ()))
+    named = [run for run in short if run in short[:MOST_NAMED] or run in early.values()]
+    by_name = [*named, *(run for run in runs if run not in named)]
     return Verdict(
-        [*result, *_safe(runs), *_short(short), *reported_sentences(study)],
-        _reason(list(early.values()), runs, is_shown=all(wider.values())) if early else [],
-        [_stop_advice(early[one], wider[one]) for one in early] or [_advice(runs)],
-        details,
+        [*result, *_safe(runs), *_short(named, len(short))],
+        stop_reasons(early, runs, wider),
+        [stop_advice(early[one], wider[one]) for one in early] or [_advice(study, runs)],
+        [*_lid_estimates(by_name), *_same(runs), *_intervals(study)],
+        [f"Warning: {warning}." for warning in dict.fromkeys(warnings)],
     )
-
-
-def _wider(early: _Result, runs: Sequence[_Result]) -> list[_Result]:
-    index, last = early.run.index_name, early.last
-    same = [run for run in runs if run.run.index_name == index and run.last == last]
-    return [run for run in same if not run.stops_early and run.keeps_more(early, last) > 0]
 
 
 def extent(study: Study) -> str:
@@ -118,8 +85,8 @@ def extent(study: Study) -> str:
     return text
 
 
-def _safe(runs: Sequence[_Result]) -> list[str]:
-    safe = [run for run in runs if run.is_safe]
+def _safe(runs: Sequence[Result]) -> list[str]:
+    safe = [run for run in runs if run.is_safe and not run.run.target]
     if not safe:
         return []
     keep = f"{safe[0].subject} keeps"
@@ -133,180 +100,214 @@ def _safe(runs: Sequence[_Result]) -> list[str]:
     bound = errors[["ci_low", "ci_high"]].abs().max(axis=None)
     if not isnan(bound):
         percent = max(1, ceil(1000 * bound)) / 10
-        text += f", and an LID{_of_few(errors)} within {percent:.1f} % of the exact one"
+        few = _have_one(safe[0].study, errors["n"].min())
+        text += f", and an LID{few} within {percent:.1f} % of the exact one"
     return [f"{text}."]
 
 
-def _short(short: Sequence[_Result]) -> list[str]:
+def _short(named: Sequence[Result], n: int) -> list[str]:
     """What the others lose; of many, those that lose most."""
-    sentences = []
-    if len(short) > MOST_NAMED:
-        sentences.append(f"{len(short)} searches keep less, these {MOST_NAMED} least:")
-    for run in short[:MOST_NAMED]:
-        text = f"keeps at least {run.share} only up to k = {run.safe_k}"
-        if run.safe_k == 0:
-            verb = "keeps" if run.curve["ci_high"][run.first] < run.tolerance else "may keep"
-            text = f"{verb} less than {run.share} from the first k on ({run.kept(run.first)})"
-        losses = [f"{run.subject} {text}", f"keeps {run.kept(run.last)}"]
+    sentences = [f"{n} searches keep less, these {len(named)} least:"] if n > len(named) else []
+    for run in named:
+        losses = [f"{run.subject} {_loss(run)}", f"keeps {run.kept(run.last)}"]
         missing = 1 - run.study.run_curve(run.name, "found")["mean"][run.last]
         if missing >= INVISIBLE:
-            losses[-1] += f", where {100 * missing:.1f} % of the places stay empty"
+            part = format_part(missing, run.study.n_queries * run.last, "places")
+            losses[-1] += f", where {part} stay empty"
         errors = run.lid_error[(run.lid_error["ci_low"] > 0) | (run.lid_error["ci_high"] < 0)]
         if len(errors) and errors["mean"].abs().max() >= INVISIBLE:
             k = errors["mean"].abs().idxmax()
             side = "low" if errors["mean"][k] < 0 else "high"
             where = f" at k = {k}" if k != run.last else ""
-            off = f"{100 * abs(errors['mean'][k]):.1f} % too {side}"
-            losses.append(f"has an LID{_of_few(errors)} {off}{where}")
+            off = f"{100 * abs(errors['mean'][k]):.1f} % too {side}{where}"
+            few = _have_one(run.study, errors["n"][k])
+            losses.append(f"has an LID{few} {off}{_cut(run, k, errors['mean'][k])}")
         sentences.append(f"{', '.join([*losses[:-1], f'and {losses[-1]}'])}.")
     return sentences
 
 
-def _of_few(errors: pd.DataFrame) -> str:
-    share = errors["share"].min()
-    return "" if share >= ENOUGH else f" (of the {100 * share:.2g} % of the queries that have one)"
+def _have_one(study: Study, n: float) -> str:
+    some = of_few(study, n)
+    return f" ({some} have one)" if some else ""
 
 
-def _same(runs: Sequence[_Result]) -> list[str]:
+def _loss(run: Result) -> str:
+    """How far a run keeps what was asked for."""
+    limit = run.strict
+    lost = f"{100 * (1 - run.tolerance):.3g} % of the neighbors"
+    if limit["crossing_k"] > run.first:
+        return f"has lost {lost} at k = {format_crossing(limit, run.study.grid(limit))}"
+    if run.safe_k:
+        return f"may have lost {lost} beyond k = {run.safe_k}"
+    verb = "keeps" if run.curve["ci_high"][run.first] < run.tolerance else "may keep"
+    return f"{verb} less than {run.share} from the first k on ({run.kept(run.first)})"
+
+
+def _cut(run: Result, k: int, error: float) -> str:
+    """How much of an error of the LID is that lists are short."""
+    found = run.study.run_curve(run.name, "found")["mean"][k]
+    if found == 1:
+        return ""
+    numbers = run.study.run_curve(run.name, "lid_cut_error").loc[k, ["mean", "ci_low", "ci_high"]]
+    cut, rest = f"{format_percent(numbers['mean'])} %", "the rest is"
+    if format_percent(numbers["mean"]) == format_percent(error):
+        return f" (exact lists cut as short: {cut}; all of it is that they are short)"
+    if is_none(*numbers):
+        cut, rest = "none", "it is"
+    is_right = run.curve["mean"][k] >= NEARLY_ALL * found
+    why = "nearer neighbors are missing" if is_right else "other neighbors stand in them"
+    return f" (exact lists cut as short: {cut}; {rest} that {why})"
+
+
+def _lid_estimates(runs: Sequence[Result]) -> list[str]:
+    """Where mean, median and pooled LID tell different stories: of each run the last such k."""
+    sentences = []
+    for run in runs:
+        curves = {
+            name: run.study.run_curve(run.name, f"lid_{name}error")
+            for name in ("", "median_", "pooled_")
+        }
+        means = pd.DataFrame({name: curve["mean"] for name, curve in curves.items()})
+        for k, errors in means.dropna().iloc[::-1].iterrows():
+            sizes = errors.abs()
+            ends = curves[sizes.idxmax()].loc[k]
+            is_other = errors.min() < 0 < errors.max() or sizes.max() > FAR_APART * sizes.min()
+            if is_other and sizes.max() > 0.01 and not ends["ci_low"] <= 0 <= ends["ci_high"]:
+                by = "{} % by the mean, {} % by the median, {} % pooled"
+                few = _have_one(run.study, curves[""]["n"][k])
+                sentences.append(
+                    f"How far the LID{few} of {run.subject} is off at k = {k} depends on the "
+                    f"estimate: {by.format(*map(format_percent, errors))}."
+                )
+                break
+    return sentences[:MOST_NAMED]
+
+
+def _same(runs: Sequence[Result]) -> list[str]:
     """Which runs do not differ from the one that keeps most of the longest list."""
     best = max(runs, key=lambda run: (run.last, run.curve["mean"][run.last]))
-    same = [run.label for run in runs if run is not best and best.keeps_more(run, best.last) == 0]
+    same = [run for run in runs if run is not best and best.keeps_more(run, best.last) == 0]
     if not same:
         return []
-    labels = f"{best.label} and {join(same, 'or')}"
-    return [f"At k = {best.last} there is no difference beyond the intervals between {labels}."]
+    is_one = any(run.name in best.study.on_one_graph for run in (best, *same))
+    labels = f"{best.label} and {join([run.label for run in same], 'or')}"
+    where = ", of these graphs," if is_one else ""
+    return [
+        f"At k = {best.last} there is no difference beyond the intervals{where} between {labels}."
+    ]
 
 
-def _reason(early: Sequence[_Result], runs: Sequence[_Result], is_shown: bool) -> list[str]:
-    """How the libraries read efSearch, where that lets a search stop early."""
-    raising = dict.fromkeys(
-        run.run.library
-        for run in runs
-        if run.stop and run.stop["stops_after"] > run.stop["ef_search"]
-        if run.run.library != "pgvector"
-    )
-    raise_ = "raises" if len(raising) == 1 else "raise"
-    others = [f"{join(raising)} {raise_} efSearch to the length of the list."] if raising else []
-    rules = "; ".join(map(_stop_rule, early))
-    return [f"The reason {'is' if is_shown else 'may be'} where a search stops: {rules}.", *others]
-
-
-def _stop_rule(early: _Result) -> str:
-    stop = early.stop
-    own = " (the query itself is one)" if stop["list_length"] > early.last else ""
-    if early.run.library == "pgvector":
-        return (
-            f"pgvector returns at most hnsw.ef_search rows; at k = {early.last} {early.subject} "
-            f"returns {stop['stops_after']} of {stop['list_length']}{own}"
+def _intervals(study: Study) -> list[str]:
+    """Over what they are, of what, and where they are rough."""
+    others = ": 04_hnsw_search.py --seeds 0 1 2 3 4 builds others, from the rows in other orders"
+    seeds = others if study.on_one_graph else ""
+    sentences = [f"Intervals are of 95 %, over {study.interval_of}{seeds}."]
+    if study.n_queries < FEW_QUERIES:
+        sentences.append(
+            f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
+            "difference of LIDs, are too narrow."
         )
-    return (
-        "FAISS lists max(efSearch, k) candidates, but stops once efSearch of them are nearer than "
-        f"the next one to visit; {early.subject} at k = {early.last} stops after "
-        f"{stop['stops_after']} of {stop['candidates']}{own}"
-    )
+    few: dict[str, list[str]] = {}
+    for run, label in study.labels.items():
+        differ = study.run_curve(run, "overlap")["groups_that_differ"]
+        if text := study.few(differ.iloc[-1]):
+            few.setdefault(f"at k = {differ.index[-1]} in {text}", []).append(label)
+    if few:
+        texts = (f"{where} with {join(labels)}" for where, labels in few.items())
+        of = f"Where fewer than {FEW_GROUPS} lose anything an interval is rough"
+        sentences.append(f"{of}: neighbors are lost {'; '.join(texts)}.")
+    if study.chance is not None and study.chance.iloc[-1] > BY_CHANCE:
+        share = format_fraction(study.chance.iloc[-1])
+        sentences.append(f"Lists of k = {study.ks[-1]} drawn at random have an overlap of {share}.")
+    return sentences
 
 
-def _stop_advice(early: _Result, wider: Sequence[_Result]) -> str:
-    """What to do about a search that stops early, right at every k as far as was measured."""
-    if early.run.library == "pgvector":
-        more = "or let it scan on (iterative_scan=strict_order)"
-        return (
-            f"So with pgvector let hnsw.ef_search be more than k, up to its limit of 1,000, {more}."
-        )
-    if not wider:
-        return "So with FAISS measure a run whose efSearch grows with k (--runs faiss:k,50)."
-    worse = {run: [k for k in early.curve.index if early.keeps_more(run, k) > 0] for run in wider}
-    best = min(wider, key=lambda run: (len(worse[run]), run.run.ef_search.multiple is None))
-    shown = f"on the same graph {best.subject} keeps {best.kept(best.last)}"
-    if best.run.ef_search.multiple is None:
-        return f"So with FAISS let efSearch be no less than the list is long: {shown}."
-    least = best.run.ef_search.least
-    if worse[best]:
-        k, least = worse[best][0], early.stop["ef_search"]
-        shown += f", but {best.kept(k)}, less than {early.label}"
-    else:
-        shown += f" and {best.kept(best.first)}"
-    floor = f", but not fall below {least}" if least else ""
-    return f"So with FAISS let efSearch grow with k{floor}: {shown}."
-
-
-def _advice(runs: Sequence[_Result]) -> str:
+def _advice(study: Study, runs: Sequence[Result]) -> str:
     """What to do where it is not the stop."""
-    safe = {run.label: run.last for run in runs if run.is_safe}
-    if safe:
-        return f"So lists up to k = {min(safe.values())} can be had from {join(safe, 'or')}."
-    longest = max(run.safe_k for run in runs)
-    lists = f"lists longer than k = {longest}" if longest else "lists of any length"
-    return f"So for {lists} search wider, or build a denser index, and measure again."
+    values = {run.label: study.chosen(run.name) for run in runs if run.run.target}
+    enough = {label: rows[rows["is_enough"]] for label, rows in values.items() if len(rows)}
+    hit = [label for label, rows in enough.items() if len(rows) == len(values[label])]
+    safe = {run.label: run.last for run in runs if run.is_safe and not run.run.target}
+    if hit and not safe:
+        return f"So at each k search as {join(hit, 'or')} does."
+    if not safe:
+        longest = max(run.safe_k for run in runs)
+        if further := [one for one, rows in enough.items() if max(rows.index, default=0) > longest]:
+            return f"So where a target is reached search as {join(further, 'or')} does."
+        if kept := [run.label for run in runs if run.is_safe]:
+            return f"At least {runs[0].share} are kept at every k searched by {join(kept)}."
+        lists = f"lists longer than k = {longest}" if longest else "lists of any length"
+        return f"So for {lists} search wider, or build a denser index, and measure again."
+    k = min(safe.values())
+    if study.chance is not None and study.chance[k] >= runs[0].tolerance:
+        return f"But lists of k = {k} hold nearly every row, whatever the index does."
+    return f"So lists up to k = {k} can be had from {join(safe, 'or')}."
 
 
 def target_sentences(study: Study) -> list[str]:
-    """What each target needs, where no value reaches it, and where other queries disagree."""
+    """What each target needs, what it attains by that, and where it does not."""
     sentences = []
     for run, label in study.labels.items():
         rows = study.chosen(run)
         if rows.empty:
             continue
-        setting, target = study.first_graph(run)[0].target
-        form, unit = format_fraction, ""
+        setting, target = study.target(run)
+        form, unit, side = format_fraction, "", "lower"
         if target.criterion == "lid":
-            form, unit = format_percent, " % of the LID"
-        enough, missed, text = rows[rows["is_enough"]], rows[~rows["is_enough"]], f"{label}:"
-        differs = enough[~enough["agrees"]]
-        if len(enough):
-            few = evenly(list(enough["value"].items()), MOST_NAMED)
-            values = join([f"{value:,} at k = {k}" for k, value in few])
-            text += f" on one half of the queries it takes {values}."
+            form, unit, side = format_percent, " % of the LID", "far"
+        measured = study.run_curve(run, metric_of(target.criterion))["mean"]
+        enough, unknown = rows[rows["is_enough"]], rows[rows["mean"].isna()]
+        missed = rows.drop([*enough.index, *unknown.index])
+        parts = [
+            f"at k = {k} it needs {setting} {enough['on_mean'][k]:.0f} on the mean, "
+            f"{enough['value'][k]} with 95 % confidence (measured: {form(measured[k])}{unit})"
+            for k in evenly(list(enough.index), MOST_NAMED)
+        ]
         if len(missed):
             k, best = missed.index[-1], missed.iloc[-1]
-            text += (
-                f" No {FAISS_NAMES.get(setting, setting)} reaches it at {_ks(missed.index)}; the "
-                f"best at k = {k}, {best.value:,}, has {form(best['mean'])}{unit}."
+            mean = best["on_mean"]
+            mean = f"; on the mean {mean:.0f} does" if pd.notna(mean) else ""
+            parts.append(
+                f"no {setting} reaches it with 95 % confidence at {len(missed)} of {len(rows)} k; "
+                f"the best at k = {k}, {best['value']}, has {form(best['mean'])}{unit}{mean}"
             )
-        if len(differs):
-            k, other = differs.index[-1], form(differs["other_mean"].iloc[-1])
-            where = f"{_ks(differs.index)} ({other}{unit} at k = {k})"
-            text += f" On the other half it misses the target at {where}."
-        elif not len(missed):
-            text += " The other half agrees at every k."
+        if len(unknown):
+            first, last = unknown.index[[0, -1]]
+            where = f"at {len(unknown)} of {len(rows)} k, {first} to {last},"
+            where = where if first < last else f"at k = {first}"
+            few = "fewer than 99 % of the queries have an LID"
+            parts.append(f"{where} {few}, so that no {setting} can reach it there")
+        text = f"{label}, by one half of the queries: {'; '.join(parts)}."
+        known = enough.dropna(subset="other_ci_low")
+        ends, high = known["other_ci_low"], known["other_ci_high"]
+        misses = target.level - ends
+        if target.criterion == "lid":
+            ends = ends.where(-ends > high, high)
+            misses = ends.abs() - target.level
+        if (misses > 0).any():
+            k = misses.idxmax()
+            text += (
+                f" On the other half it misses at {(misses > 0).sum()} of {len(known)} k: the "
+                f"{side} end of the interval is {form(ends[k])}{unit} there at k = {k}, the mean "
+                f"{form(known['other_mean'][k])}{unit}."
+            )
+        elif len(known):
+            where = "" if len(known) == len(rows) else f" at {len(known)} of {len(rows)} k"
+            text += f" On the other half the whole interval reaches it too{where}."
         sentences.append(text)
     return sentences
 
 
-def _ks(ks: pd.Index) -> str:
-    if len(ks) > MOST_NAMED:
-        return f"{len(ks)} lengths from k = {ks[0]} to {ks[-1]}"
-    return f"k = {join(list(map(str, ks)))}"
-
-
-def reported_sentences(study: Study) -> list[str]:
-    """How neighbors that were lost and distances that are distorted each change the LID."""
-    sentences = []
-    for run, label in study.labels.items():
-        reported = study.run_curve(run, "lid_reported")["mean"].dropna()
-        if not len(reported):
-            continue
-        k, sides = reported.index[-1], ("exact", "ann", "reported")
-        means = (study.run_curve(run, f"lid_{side}")["mean"][k] for side in sides)
-        exact, ann, distorted = map(format_number, means)
-        sentences.append(
-            f"{label} computes distances from compressed vectors: at k = {k} the exact neighbors "
-            f"have an LID of {exact}, those that it returns {ann} (neighbors lost), and the "
-            f"distances that it reports {distorted} (distances distorted)."
-        )
-    return sentences
-
-
 def drift_by_lid(study: Study) -> str:
-    """Who drifts with the run that loses most: the fifths of the lowest and the highest LID."""
+    """Who drifts with the run of `Study.worst`: the fifths of the lowest and the highest LID."""
     run, k = study.worst
-    queries, fifths = study.queries(run).query("k == @k"), study.fifths(run, k)
-    below = 100 * (queries["overlap"] < BADLY_SERVED).mean()
+    fifths = study.fifths(run, k)
+    if fifths.empty:
+        return ""
     low, high = (format_fraction(fifths["overlap"].iloc[place]) for place in (0, -1))
-    share = queries["lid_exact"].notna().mean()
-    of = "the queries" if share >= ENOUGH else f"the {100 * share:.2g} % that have an LID"
+    share = study.queries(run).query("k == @k")["lid_exact"].notna().mean()
+    few = "" if share == 1 else f" that have an LID ({format_part(share, study.n_queries)})"
     return (
-        f"At k = {k} {study.labels[run]} returns less than {BADLY_SERVED:g} of the neighbors to "
-        f"{below:.1f} % of the queries. Of {of}, the fifth with the lowest LID gets {low} of them "
-        f"on average, the fifth with the highest {high}."
+        f"Of the queries{few}, the fifth with the lowest LID gets {low} of the neighbors on "
+        f"average at k = {k} with {study.labels[run]}, the fifth with the highest {high}."
     )

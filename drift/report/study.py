@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from drift.indexes.run import Run
+from drift.indexes.run import FAISS_NAMES, Policy, Run
 
 SEARCHED = "04_hnsw/"  # and its name is the stage of a run
 
 # Of the table of single queries, what the report needs.
 PER_QUERY = ["run", "k", "query", "overlap", "found", "barycenter_shift", "distance_ratio"]
 PER_QUERY += ["lid_exact"]
-ENOUGH = 0.99  # of the queries must have a value for what is said of it to hold for all
+FEW_GROUPS = 30  # with fewer that differ an interval is rough
+INVISIBLE = 0.0005  # what is 0.0 % when it is written down
 # Told apart with each common color blindness, and of a contrast of 3:1 to white and more. The first
 # six are those of Okabe and Ito without the yellow, two of them darkened.
 COLORS = (
@@ -25,13 +26,13 @@ DASHES = ("-", "--", "-.")  # dotted is left to what is no run
 
 
 class RunStyle(NamedTuple):
-    """How a run looks, and its name in sentences, tables and figures; the width is in points."""
+    """How a run looks, and its name in sentences, tables and figures."""
 
     label: str
     color: str
     dash: str
     marker: str
-    width: float
+    width: float  # in points
     index: int = 0  # its place among the runs
 
 
@@ -91,16 +92,15 @@ class Study:
         by_use: pd.DataFrame,
         manifests: Mapping[str, Mapping[str, Any] | None],
     ):
-        """From the tables of stage 05 and the manifests of all stages, None for one that is lost.
-
-        `graphs` is there where runs differ by their seed alone.
-        """
+        """From tables of stage 05, and the manifests of all stages, None for one that is lost."""
         self.curves, self.safe_k = curves, safe_k
         self.differences, self.by_use = differences, by_use
         self.per_query: pd.DataFrame | None = None  # `PER_QUERY` of 05_per_query.parquet
         self.images: np.ndarray | None = None  # 01_images.npy, if they are what was embedded
         self.published: Published | None = None
         self.manifests = {stage: manifest for stage, manifest in manifests.items() if manifest}
+        if "01_images.npy" not in self.manifests.get("02_embeddings", {}).get("inputs", ()):
+            self.manifests.pop("01_images", None)  # they are not what was embedded
         self.notes = self.manifests["05_metrics"]
         self.n_queries: int = self.notes["n_queries"]
         # Manifests of stage 04, by its runs.
@@ -143,9 +143,25 @@ class Study:
 
     @property
     def worst(self) -> tuple[str, int]:
-        """The run and the k with the least overlap."""
-        overlap = self.curves[self.curves["metric"] == "overlap"]
-        return tuple(overlap.loc[overlap["mean"].idxmin(), ["run", "k"]])
+        """The run and the k with the least overlap, if any of those whose lists are not short."""
+        curves = self.curves.set_index(["run", "k", "metric"])
+        means, most = (curves[column].unstack() for column in ("mean", "q95"))
+        by_choice = means["overlap"][(most["found"] == 1) & (means["overlap"] < 1 - INVISIBLE)]
+        return (by_choice if len(by_choice) else means["overlap"]).idxmin()
+
+    @property
+    def chance(self) -> pd.Series | None:
+        """The overlap of lists drawn at random, by k; None where the rows are not known."""
+        outputs = self.manifests.get("02_embeddings", {}).get("outputs")
+        if outputs is None:
+            return None
+        n = outputs["02_embeddings.npy"]["shape"][0] - (not self.is_outside)
+        return pd.Series(np.minimum(1, np.divide(self.ks, n)), self.ks)
+
+    @property
+    def on_one_graph(self) -> list[str]:
+        """Runs of which one order of insertion was built."""
+        return [run for run, ones in self.members.items() if len(ones) < 2 and self.runs[ones[0]].M]
 
     def parameters(self, stage: str) -> Mapping[str, Any]:
         """Those of a stage; empty where its manifest is gone."""
@@ -167,9 +183,20 @@ class Study:
         """Over what the intervals are."""
         text, groups = f"{self.n_queries:,} queries", self.notes.get("groups")
         if groups:
-            text = f"{groups:,} groups of images that are alike"
+            of = "images" if "01_images" in self.manifests else "rows"
+            text = f"{groups:,} groups of {of} that are alike"
         several = any(len(members) > 1 for members in self.members.values())
-        return f"{text}, and over the graphs where there are several" if several else text
+        if several:
+            text += ", and over the graphs where there are several"
+        if self.on_one_graph:
+            text += f", {'else ' if several else ''}of this graph"
+        return text
+
+    def few(self, n: float) -> str:
+        """How many groups, or queries, differ, where these are so few that an interval is rough."""
+        groups = self.notes.get("groups")
+        total, unit = (groups, "groups") if groups else (self.n_queries, "queries")
+        return f"{n:.0f} of {total:,} {unit}" if 0 <= n < min(FEW_GROUPS, total) else ""
 
     def first_graph(self, run: str) -> tuple[Run, Mapping[str, Any]]:
         """The first run of stage 04 that a run stands for, and its manifest."""
@@ -180,14 +207,10 @@ class Study:
         """What to call a run of stage 04."""
         return self.labels[one] if self.members.get(one) == [one] else one
 
-    def run_curve(self, run: str, metric: str, over: str = "") -> pd.DataFrame:
-        """A metric of a run over k, a column for each number, over the mean of another if given."""
+    def run_curve(self, run: str, metric: str) -> pd.DataFrame:
+        """A metric of a run over k, a column for each number."""
         chosen = self.curves[(self.curves["run"] == run) & (self.curves["metric"] == metric)]
-        curve = chosen.set_index("k").sort_index()
-        if over:
-            ends = ["mean", "ci_low", "ci_high"]
-            curve[ends] = curve[ends].div(self.run_curve(run, over)["mean"], axis=0)
-        return curve
+        return chosen.set_index("k").sort_index()
 
     def exact_curve(self, metric: str) -> pd.DataFrame:
         """A metric of the exact side, which all runs share, over k."""
@@ -195,13 +218,17 @@ class Study:
         return chosen.set_index("k").sort_index()
 
     def lid_error(self, run: str) -> pd.DataFrame:
-        """The LID over the exact one less 1, by k, and the `share` of queries that have one."""
-        curve = self.run_curve(run, "lid_difference", "lid_exact")
-        return curve.assign(share=curve["n"] / self.n_queries)
+        """The LID over the exact one less 1, by those k at which any query has both."""
+        return self.run_curve(run, "lid_error").dropna(subset="mean")
 
     def limits(self, run: str, criterion: str) -> pd.DataFrame:
         """The rows of safe k of a run by a criterion."""
         return self.safe_k[(self.safe_k["run"] == run) & (self.safe_k["criterion"] == criterion)]
+
+    def grid(self, limit: Any) -> list[int]:
+        """Where on the grid a row of safe k has a value of its criterion."""
+        curve = self.run_curve(limit.run, metric_of(limit.criterion))
+        return list(curve["mean"].dropna().index)
 
     @property
     def ties(self) -> bool:
@@ -212,43 +239,51 @@ class Study:
         """The metric that says how many neighbors a run keeps: recall, where rows tie."""
         return "recall" if len(self.limits(run, "recall")) else "overlap"
 
-    def strictest(self, run: str) -> pd.Series:
-        """The row of safe k for the largest share of the neighbors that was asked to be kept."""
-        rows = self.limits(run, self.kept_by(run))
-        return rows.loc[rows["tolerance"].idxmax()]
-
     def cost(self, run: str, name: str) -> pd.Series:
         """A cost of the searches by k, on average over the graphs; empty where it is not known."""
         costs = [self.searched.get(one, {}).get(name, {}) for one in self.members[run]]
-        return pd.DataFrame(costs, dtype=float).rename(columns=int).mean().sort_index()
+        means = pd.DataFrame(costs, dtype=float).mean()
+        return means.set_axis(means.index.astype(int)).sort_index()  # of none too
+
+    def target(self, run: str) -> tuple[str, Policy]:
+        """The setting that was chosen for a run, as sentences call it, and what it is to reach."""
+        setting, policy = self.first_graph(run)[0].target
+        return FAISS_NAMES.get(setting, setting), policy
 
     def chosen(self, run: str) -> pd.DataFrame:
-        """The values of a setting that were chosen to reach a target, of the run's first graph.
+        """What was chosen to reach a target, by k, of the run's first graph; empty without one.
 
-        By k: the ``value``, what it reaches on one half of the queries, ``mean``, whether that
-        ``is_enough``; on the other half ``other_mean``, and whether that ``agrees``.
+        The ``value`` whose whole interval reaches it on one half of the queries, if it
+        ``is_enough``, its ``mean`` there, NaN where too few have an LID, the value whose mean does,
+        ``on_mean``, and what the other half has with the first: ``other_mean``, ``other_ci_low``,
+        ``other_ci_high``.
         """
-        (_, searched), rows = self.first_graph(run), []
+        (_, searched), rows = self.first_graph(run), {}
         for k, value in searched.get("ef_search_by_k", {}).items():
-            half = searched["halves"][k]
-            means = half["reached"]["mean"], half["other_half"]["mean"]
-            rows.append((int(k), value, half["is_enough"], half["agrees"], *means))
-        columns = ["k", "value", "is_enough", "agrees", "mean", "other_mean"]
-        table = pd.DataFrame(rows, columns=columns).set_index("k").sort_index()
-        return table.astype({"mean": float, "other_mean": float})
+            half, on_mean = searched["halves"][k], searched["ef_search_by_k_on_mean"][k]
+            rows[int(k)] = {
+                **{"value": value, "is_enough": half["is_enough"], "on_mean": on_mean},
+                **{"mean": half["reached"]["mean"]},
+                **{f"other_{name}": number for name, number in half["other_half"].items()},
+            }
+        table = pd.DataFrame.from_dict(rows, "index").sort_index()
+        numbers = table.columns.difference(["value", "is_enough"])
+        return table.astype(dict.fromkeys(numbers, float))  # None, which none has, is NaN
 
     def queries(self, run: str) -> pd.DataFrame:
         """The rows of `per_query` of a run, of all its graphs."""
         return self.per_query[self.per_query["run"].isin(self.members[run])]
 
     def fifths(self, run: str, k: int) -> pd.DataFrame:
-        """Means of overlap and distance ratio by fifths of the queries, 1 of the lowest exact LID.
-
-        Empty where no query has an LID.
-        """
+        """Means of overlap and distance ratio by fifths of the exact LID, 1 the lowest, if any."""
         queries = self.queries(run).query("k == @k").dropna(subset="lid_exact")
         fifth = np.ceil(5 * queries["lid_exact"].rank(pct=True)).astype(int)
         return queries.groupby(fifth)[["overlap", "distance_ratio"]].mean()
+
+
+def metric_of(criterion: str) -> str:
+    """The metric by which something is safe, or attains its target."""
+    return "lid_error" if criterion == "lid" else criterion
 
 
 def _put_together(
@@ -260,7 +295,8 @@ def _put_together(
     interval that covers theirs.
     """
     keys = ["run", "k", "metric"]
-    curves = curves.assign(run=curves["run"].map(owner)).groupby(keys, sort=False).mean()
+    groups = curves.assign(run=curves["run"].map(owner)).groupby(keys, sort=False)
+    curves = groups.mean().assign(groups_that_differ=groups["groups_that_differ"].min())
     over_both = graphs.rename(columns={"family": "run"}).set_index(keys)
     curves.update(over_both[["mean", "ci_low", "ci_high"]])
 

@@ -6,13 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from drift.report.study import ENOUGH, Study
+from drift.report.study import Study
 
 OVERVIEW_KS = (10, 50, 100, 250)
-# The share of queries that got k neighbors: two of the notebook's quantities are means over those.
-COMPLETE = "complete lists"
-SAME_LID = 1e-6  # of the LID: what rounding to float32 leaves of two that are the same
-ROUNDING = 1e-9
+SAME = 1e-6  # of a number: what rounding to float32 leaves of two that are the same
+ROUNDING = 1e-9  # this close to them, 0 is 0 and 1 is 1
 COSTS = {
     "distances computed": "distance_computations_per_query",
     "queries/s": "queries_per_second",
@@ -20,10 +18,7 @@ COSTS = {
 
 
 def format_number(value: float) -> str:
-    """Four digits, or more where a value that is not 1 would look like it; "-" for none.
-
-    Up to what rounding leaves of values like these, 0 is 0 and 1 is 1.
-    """
+    """Four digits, or more where a value that is not 1 would look like it; "-" for none."""
     if np.isnan(value):
         return "-"
     if min(abs(value), abs(value - 1)) < ROUNDING:
@@ -46,22 +41,58 @@ def format_fraction(value: float) -> str:
     return "< 0.001" if text == "0.000" and value > 0 else text
 
 
-def format_percent(value: float, share: float = 1.0) -> str:
-    """A fraction in percent with one decimal, its sign, and the share of queries if too small."""
+def format_percent(value: float, digits: int = 1) -> str:
+    """A fraction in percent with its sign."""
     if np.isnan(value):
         return "-"
-    percent = round(100 * value, 1)
-    text = f"{percent:+.1f}" if percent else "0.0"
-    return text if share >= ENOUGH else f"{text} (of {100 * share:.2g} %)"
+    return f"{100 * value:+.{digits}f}" if round(100 * value, digits) else "0.0"
 
 
-def format_crossing(crossing: Any, ks: Sequence[int]) -> str:
-    """Where a row of the table of safe k crosses its tolerance, with the interval of that."""
-    k, low, high = crossing.crossing_k, crossing.crossing_low, crossing.crossing_high
+def format_error(error: float, low: float, high: float) -> str:
+    """A fraction in percent with its interval, in digits by which these can be told apart."""
+    if np.isnan(low):
+        return f"{format_percent(error)} (no interval)" if error == error else "-"
+    for digits in range(1, 5):
+        text, *ends = (format_percent(number, digits) for number in (error, low, high))
+        if ends[0] != ends[1] and (low <= 0 <= high or text != "0.0"):
+            break
+    return f"{text} ({ends[0]} to {ends[1]})"
+
+
+def is_none(error: float, low: float, high: float) -> bool:
+    """Whether an error is not to be told from 0."""
+    return low <= 0 <= high or abs(error) < SAME
+
+
+def format_part(share: float, n: int, of: str = "") -> str:
+    """A share of n things in percent; in numbers where that would look like all or none."""
+    count, percent = round(share * n), f"{100 * share:.1f}"
+    if percent not in ("0.0", "100.0"):
+        return f"{percent} %{f' of the {of}' if of else ''}"
+    number = {0: f"none of {n:,}", n: f"all {n:,}"}.get(count, f"{count:,} of {n:,}")
+    return f"{number} {of}".strip()
+
+
+def of_few(study: Study, n: float, of: str = "queries") -> str:
+    """How many of the queries n are; nothing if they are all of them."""
+    return "" if n == study.n_queries else format_part(n / study.n_queries, study.n_queries, of)
+
+
+def format_crossing(limit: Any, ks: Sequence[int]) -> str:
+    """Where a row of safe k, on a grid of `ks`, crosses the tolerance; else how far it is safe."""
+    k, low, high = limit.crossing_k, limit.crossing_low, limit.crossing_high
     if np.isnan(k):
-        return "-" if np.isnan(low) else f"- (from {low:.3g} on, perhaps)"
-    end = f"to {high:.3g}" if high == high else f"to more than {ks[-1]}"
-    return f"{ks[0]} or less" if k <= ks[0] else f"{k:.3g} ({low:.3g} {end})"
+        if not limit.safe_k:
+            return "not sure at any k"
+        return f"{'more than' if limit.safe_k == ks[-1] else 'not sure beyond'} {limit.safe_k}"
+    end = f"more than {ks[-1]}" if np.isnan(high) else _one_decimal(high)
+    if k <= ks[0]:
+        return f"{ks[0]} or less{'' if high <= ks[0] else f' (to {end})'}"
+    return f"{_one_decimal(k)} ({_one_decimal(low)} to {end})"
+
+
+def _one_decimal(k: float) -> str:
+    return f"{k:.1f}".removesuffix(".0") if k < 100 else f"{k:.0f}"
 
 
 def join(parts: Collection[str], word: str = "and") -> str:
@@ -75,7 +106,8 @@ def join(parts: Collection[str], word: str = "and") -> str:
 
 def evenly(items: Sequence[int], n: int) -> list[int]:
     """At most `n` of the items, evenly spaced, the first and the last among them."""
-    return [items[i] for i in dict.fromkeys(np.linspace(0, len(items) - 1, n).astype(int))]
+    places = np.linspace(0, len(items) - 1, n).astype(int)
+    return [items[i] for i in dict.fromkeys(places)] if items else []
 
 
 def overview(study: Study) -> pd.DataFrame:
@@ -99,52 +131,46 @@ def overview(study: Study) -> pd.DataFrame:
         numbers = study.curves[study.curves["run"] == run].set_index(["metric", "k"])
         for name, metric, column, k in rows:
             value = numbers[column].get((metric, k), np.nan)
+            value = 1.0 if metric == "distance_ratio" and abs(value - 1) < SAME else value
             cells[f"{name}, k = {k}"] = format_fraction(value)
-        error = study.lid_error(run).reindex(ks)
+        error = study.lid_error(run)
         for k in ks:
-            cells[f"LID off by %, k = {k}"] = format_percent(*error.loc[k, ["mean", "share"]])
+            cells[f"LID off by %, k = {k}"] = "-"
+            if k in error.index:
+                few = of_few(study, error["n"][k], of="")
+                text = format_percent(error["mean"][k])
+                cells[f"LID off by %, k = {k}"] = f"{text} (of {few})" if few else text
         for title, name in COSTS.items() if study.searched else ():
             cost = study.cost(run, name).get(ks[-1], np.nan)
             cells[f"{title}, k = {ks[-1]}"] = "-" if np.isnan(cost) else f"{cost:,.0f}"
         for limit in study.limits(run, study.kept_by(run)).itertuples():
             lost = f"{100 * (1 - limit.tolerance):.3g} % lost at k"
-            cells[lost] = format_crossing(limit, study.run_curve(run, "overlap").index)
-        strict = study.strictest(run)
-        cells[f"{100 * strict['tolerance']:g} % kept up to k"] = f"{strict['safe_k']}"
+            cells[lost] = format_crossing(limit, study.grid(limit))
     return pd.DataFrame(columns).fillna("-").reset_index(names="")
 
 
 def curve_table(study: Study, run: str) -> pd.DataFrame:
-    """The means of all metrics of a run at a few k, and the ends of the overlap's interval."""
+    """The means of all metrics of a run at a few k, and what the overlap's interval is."""
     curves = study.curves[study.curves["run"] == run]
     table = curves.pivot(index="metric", columns="k", values="mean")
     table = table.loc[curves["metric"].unique(), evenly(list(table.columns), 6)]
-    is_none = table.loc["lid_difference"].abs() < SAME_LID * table.loc["lid_exact"]
-    table.loc["lid_difference"] = table.loc["lid_difference"].mask(is_none, 0.0)
-    ends = study.run_curve(run, "overlap")[["ci_low", "ci_high"]].T.add_prefix("overlap ", axis=0)
-    table = pd.concat([table[:1], ends[table.columns], table[1:]])
+    is_0 = (table.abs() < SAME).mul(table.index.str.endswith("_error"), axis=0)
+    is_0.loc["lid_difference"] = is_0.loc["lid_error"]
+    is_1 = ((table - 1).abs() < SAME).mul(table.index == "distance_ratio", axis=0)
+    table = table.mask(is_0, 0.0).mask(is_1, 1.0)
+    numbers = ["ci_low", "ci_high", "groups_that_differ"]
+    ends = study.run_curve(run, "overlap")[numbers].T.add_prefix("overlap ", axis=0)
+    counts = study.run_curve(run, "lid_error")[["n"]].T.add_prefix("lid_error ", axis=0)
+    table = pd.concat([table[:1], ends[table.columns], table[1:], counts[table.columns]])
     return table.add_prefix("k = ").rename_axis("metric").reset_index()
 
 
 def safe_table(study: Study) -> pd.DataFrame:
-    """For each run and criterion the largest safe k, and where the mean crosses the tolerance."""
+    """For each run and criterion how far it is safe."""
     rows = []
     for limit in study.safe_k.itertuples():
         words = "LID within" if limit.criterion == "lid" else f"{limit.criterion} at least"
-        crossing = format_crossing(limit, study.run_curve(limit.run, "overlap").index)
         criterion = f"{words} {100 * limit.tolerance:g} %"
-        rows.append((study.labels[limit.run], criterion, limit.safe_k, crossing))
-    return pd.DataFrame(rows, columns=["run", "criterion", "safe k", "crossing (95 % interval)"])
-
-
-def published_table(study: Study) -> pd.DataFrame:
-    """The notebook's quantities at a few k, as published and of each run by its label."""
-    published = study.published.notebook
-    names = [name for name in published.columns if name not in ("k", "overlap_std")]
-    parts = [published.assign(curve="published")]
-    for run, label in study.labels.items():
-        ours = pd.DataFrame({name: study.run_curve(run, name)["mean"] for name in names})
-        n = [study.run_curve(run, name)["n"] for name in ("kth_squared_distance_ann", "overlap")]
-        parts.append(ours.assign(curve=label, **{COMPLETE: n[0] / n[1]}).reset_index())
-    table = pd.concat(parts)[["k", "curve", *names, COMPLETE]]
-    return table[table["k"].isin(OVERVIEW_KS)].sort_values("k", kind="stable")
+        crossing = format_crossing(limit, study.grid(limit))
+        rows.append((study.labels[limit.run], criterion, crossing))
+    return pd.DataFrame(rows, columns=["run", "criterion", "crossed at k (95 % interval)"])

@@ -1,6 +1,5 @@
 """Stage 03: which queries are searched for, and their exact neighbors."""
 
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,15 +8,19 @@ import faiss
 import numpy as np
 
 from drift import InputError
-from drift.exact import FAISS_BLOCK, ExactNeighbors, ExactSearch, check_k, expanded_neighbors
+from drift.exact import ExactNeighbors, ExactSearch, check_k, expanded_neighbors
 from drift.formats import declared_distance
-from drift.pipeline.results import ArtifactError, load_array
+from drift.pipeline.environment import n_threads
+from drift.pipeline.results import load_array
 from drift.pipeline.stage import Stage
+from drift.proposals import choose_product
 from drift.protocols import Protocol
 from drift.stages import Task
-from drift.stages.embed import ImportEmbeddings, Rows
+from drift.stages.embed import ImportEmbeddings, Rows, warn
 from drift.vectors import check_embeddings, row_blocks
 
+# Queries that FAISS multiplies at a time: the rounding of a row depends on the product's shape.
+FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
 QUERY_VECTORS = "03_query_vectors.npy"
 
 
@@ -29,11 +32,13 @@ class ExactKnn(Task):
     queries: Path
     k: int
     vectors: Path | None = None  # of queries from outside
+    device: str = "cpu"
 
     @cached_property
     def search(self) -> ExactSearch:
         """The vectors, with a centered copy of them."""
-        return ExactSearch(load_array(self.embeddings))
+        product = choose_product(self.device)
+        return ExactSearch(load_array(self.embeddings), n_threads(), product)
 
     def blocks(self) -> list[Rows]:
         """Blocks of queries: a vector each, and its candidates with distances in the making."""
@@ -50,8 +55,7 @@ class ExactKnn(Task):
 class ExpandedKnn(Task):
     """Search for the neighbors of a block of queries by the expanded form, as the publications did.
 
-    Its distances depend on the threads that multiply: wherever they are computed, it is with as
-    many as the stage was started with.
+    Its distances depend on the threads that multiply: they are those of the stage's start.
     """
 
     embeddings: Path
@@ -72,8 +76,14 @@ class ExpandedKnn(Task):
         return ExactNeighbors(*lists, recomputed=0)
 
 
-def choose_queries(text: str, protocol: Protocol, metric: str) -> str | int | ImportEmbeddings:
+def choose_queries(
+    text: str, protocol: Protocol, metric: str, column: str | None = None, drop_bad: bool = False
+) -> str | int | ImportEmbeddings:
     """The queries of ``--queries``: "all" rows, a number of drawn ones, or vectors in a file."""
+    if (column or drop_bad) and (text == "all" or text.isdecimal()):
+        raise InputError(
+            "--column and --drop-bad are of queries in a file: name one, --queries FILE"
+        )
     if text == "all":
         return text
     if text.isdecimal():
@@ -83,11 +93,19 @@ def choose_queries(text: str, protocol: Protocol, metric: str) -> str | int | Im
     if protocol is not Protocol.STUDY:
         raise InputError(f"--protocol {protocol} is for queries that are rows, not {text}")
     file = Path(text).absolute()
-    declared = declared_distance(file)
-    if declared not in (None, metric):
-        said = f"{text} says {declared}, and the embeddings are compared by {metric}"
-        print(f"warning: {said}", file=sys.stderr)
-    return ImportEmbeddings(file, metric, part="test")
+    return ImportEmbeddings(file, metric, column, drop_bad=drop_bad, part="test")
+
+
+def fitting_k(
+    k: int, chosen: str | int | ImportEmbeddings, embeddings: np.ndarray, protocol: Protocol
+) -> int:
+    """As many neighbors as there are, where these are fewer than k, which is printed."""
+    n = len(embeddings)
+    available = n - (not isinstance(chosen, ImportEmbeddings) and protocol is not Protocol.NOTEBOOK)
+    if 0 < available < k:
+        print(f"--k-max {k} is cut to {available}: {n} rows give a query no more neighbors")
+        return available
+    return k
 
 
 def draw_queries(
@@ -96,8 +114,8 @@ def draw_queries(
     k: int,
     protocol: Protocol,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Numbers of the queries, int32 (Q,), and their vectors, float32 (Q, d), if they are no rows.
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Queries by number, int32 (Q,); their vectors, float32 (Q, d), if they are no rows; warnings.
 
     InputError when the embeddings are too few for them or for k, or of other dimensions.
     """
@@ -106,27 +124,27 @@ def draw_queries(
     is_outside = isinstance(chosen, ImportEmbeddings)
     check_k(k, n, leaves_out=not is_outside and protocol is not Protocol.NOTEBOOK)
     if is_outside:
-        chosen.prepare()
+        warnings = chosen.prepare()["warnings"]
+        if (declared := declared_distance(chosen.file)) not in (None, chosen.metric):
+            said = f"{chosen.file} says {declared}, and the embeddings are compared by"
+            warnings += warn(f"{said} {chosen.metric}")
         n_queries, query_dim = chosen.shape
         if query_dim != dim:
             raise InputError(
                 f"{chosen.file} has queries of {query_dim} dimensions, and the embeddings have "
                 f"{dim}"
             )
-        return np.arange(n_queries, dtype=np.int32), chosen((0, n_queries))
+        return np.arange(n_queries, dtype=np.int32), chosen((0, n_queries)), warnings
     rows = np.arange(n, dtype=np.int32)
     if chosen == "all":
-        return rows, None
+        return rows, None, []
     if chosen > n:
         raise InputError(f"--queries {chosen} is more than the {n} embeddings there are")
-    return np.sort(np.random.default_rng(seed).choice(rows, chosen, replace=False)), None
+    return np.sort(np.random.default_rng(seed).choice(rows, chosen, replace=False)), None, []
 
 
 def exact_protocol(stage: Stage) -> Protocol:
     """The protocol of the exact lists, which the stages after them follow."""
     manifest = stage.results.manifest("03_exact")
-    if "protocol" not in manifest["parameters"]:
-        path = stage.results.path("03_exact.json")
-        raise ArtifactError(f"{path} is of an earlier version: run 03_exact_knn.py again")
     is_outside = QUERY_VECTORS in manifest["outputs"]
     return Protocol.OUTSIDE if is_outside else Protocol(manifest["parameters"]["protocol"])

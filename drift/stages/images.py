@@ -36,7 +36,7 @@ def choose_images(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[]
 
 def _from_stl10(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
     split, folder = args.split or "unlabeled", args.data_dir or Path("data")
-    available = stl10.stl10_count(stl10.STL10_ARCHIVE, split)
+    available = stl10.STL10_IMAGES[split]
     n = available if args.n_images == "all" else args.n_images or min(N_IMAGES, available)
     if n > available:
         raise InputError(

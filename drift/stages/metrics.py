@@ -1,30 +1,37 @@
 """Stage 05: how the lists of a run differ from the exact ones, and what that changes in use."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 
 from drift import InputError, by_use, metrics
+from drift.curves import TOGETHER
 from drift.indexes.run import Run
+from drift.pipeline import cli
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.environment import n_threads
-from drift.pipeline.results import PER_QUERY, ArtifactError, load_array
+from drift.pipeline.manifests import PER_QUERY
+from drift.pipeline.results import ArtifactError, load_array
 from drift.pipeline.stage import Stage
 from drift.protocols import Protocol
 from drift.published import notebook, paper
 from drift.stages import Task
 from drift.stages.embed import read_rows
 from drift.stages.exact import exact_protocol
-from drift.summaries import RunValues
+from drift.summaries import CURVES, RunValues, Table, as_table, summarize_runs
 from drift.vectors import row_blocks, vector_norms
 
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
+FEW = 30  # groups, or queries without groups, leave rough intervals
+BY_USE = {"run": str, "k": np.int32, **dict.fromkeys(("use", "measure", "of"), str)}
+BY_USE |= dict.fromkeys(("value", "ci_low", "ci_high"), np.float64)
+BY_USE |= {"n": np.int32, "groups_that_differ": np.int32}
 PUBLISHED = {Protocol.NOTEBOOK: notebook.METRICS, Protocol.PAPER: paper.METRICS}
 
 
@@ -58,8 +65,7 @@ class ComputeMetrics(Task):
     @cached_property
     def norms(self) -> np.ndarray | None:
         """Norms of the vectors, where the rounding of the exact distances depends on them."""
-        is_direct = self.protocol in (Protocol.STUDY, Protocol.OUTSIDE)
-        return None if is_direct else vector_norms(load_array(self.embeddings))
+        return vector_norms(load_array(self.embeddings)) if self.protocol.is_published else None
 
     @property
     def n_queries(self) -> int:
@@ -108,22 +114,6 @@ class ComputeMetrics(Task):
                 yield k, f"hubness_{side}", metrics.hubness(counts), n
                 yield k, f"orphans_{side}", metrics.orphans(counts), n
 
-    def components_and_majority(
-        self, files: NeighborFiles, k: int, labels: np.ndarray | None
-    ) -> tuple[int | None, np.ndarray | None]:
-        """How many components a k-NN graph has, and each query's majority label, int64 (Q,).
-
-        None where the lists are no graph, and where there are no labels, (N,).
-        """
-        components = majority = None
-        ids, _ = files.read(np.s_[:], k)
-        if self.is_graph:
-            separate = np.arange(self.n_queries)
-            components = by_use.join_components(separate, self.query_rows, ids).max() + 1
-        if labels is not None:
-            majority = by_use.majority_labels(ids, labels, self.query_rows)
-        return components, majority
-
 
 class Measured(Mapping):
     """What was measured of a run, by metric float64 (grid, Q), read when it is asked for."""
@@ -144,23 +134,13 @@ class Measured(Mapping):
 
 @dataclass(frozen=True)
 class MetricsPlan:
-    """What stage 05 measures.
-
-    `tasks` measure the runs, by name; `searched` are their manifests, and `left_out` says why
-    others are not among them. `groups` (Q,) are those of queries that are alike by construction,
-    `labels` (N,) those of the embeddings; None where there are none.
-    """
+    """What stage 05 measures, by the names of the runs."""
 
     tasks: dict[str, ComputeMetrics]
-    searched: dict[str, dict]
-    left_out: dict[str, str]
-    groups: np.ndarray | None
-    labels: np.ndarray | None
-
-    @property
-    def runs(self) -> dict[str, dict]:
-        """Parameters of each run."""
-        return {name: manifest["parameters"] for name, manifest in self.searched.items()}
+    searched: dict[str, dict]  # manifests
+    left_out: dict[str, str]  # why others are not among them
+    groups: np.ndarray | None  # of queries that are alike by construction, (Q,)
+    labels: np.ndarray | None  # of the embeddings, (N,)
 
     @property
     def descriptions(self) -> dict[str, str]:
@@ -169,46 +149,90 @@ class MetricsPlan:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """For the manifest: of what, of how many queries, and in how many groups, if any."""
-        n = next(iter(self.tasks.values())).n_queries
-        groups = self.groups
+        """For the manifest: of what, of how many queries, in how many groups, and warnings."""
+        n, groups = next(iter(self.tasks.values())).n_queries, self.groups
         if groups is not None:  # a query without one is its own
             groups = len(np.unique(np.where(groups < 0, -1 - np.arange(n), groups)))
-        noted = {"left_out": self.left_out, "metrics": self.descriptions}
-        return noted | {"n_queries": n, "groups": groups}
+        warnings = [one for run in self.searched.values() for one in run.get("warnings", ())]
+        if (groups or n) < FEW:
+            over = f"{groups} groups of queries that are alike" if groups else f"{n} queries"
+            warnings.append(
+                f"intervals are over {over}, fewer than {FEW}: they are rough, and do not know of "
+                "what happens to few"
+            )
+        noted = {"left_out": self.left_out, "metrics": self.descriptions | TOGETHER}
+        return noted | {"n_queries": n, "groups": groups, "warnings": warnings}
 
     def k_of_interest(self, wanted: int | None) -> int:
         """The k that is asked for, or else the largest; InputError when no run has it."""
         grid = sorted({k for task in self.tasks.values() for k in task.ann})
         if wanted not in (None, *grid):
-            ks = ", ".join(map(str, grid))
-            raise InputError(f"--k-of-interest {wanted} was searched by no run, but {ks}")
+            command = cli.command_that_adds(wanted, self.searched.values())
+            raise InputError(
+                f"--k-of-interest {wanted} was searched by no run, but {cli.format_grid(grid)}; "
+                f"this adds it: {command}"
+            )
         return wanted or grid[-1]
-
-    def hubs_and_orphans(self) -> pd.DataFrame:
-        """Rows of the curves that have no single queries, and so no interval."""
-        rows = [(run, *row) for run, task in self.tasks.items() for row in task.hubs_and_orphans()]
-        return pd.DataFrame(rows, columns=["run", "k", "metric", "mean", "n"])
 
     def values(self, name: str, measured: Path) -> RunValues:
         """What was measured of a run, from its file."""
-        run, task = Run.from_json(self.runs[name]["run"]), self.tasks[name]
+        run = Run.from_json(self.searched[name]["parameters"]["run"])
+        task = self.tasks[name]
         return RunValues(run.family, run.seed, list(task.ann), Measured(measured, task))
 
-    def by_use(self, measured: Mapping[str, RunValues], k: int, seed: int) -> pd.DataFrame:
-        """``05_by_use.parquet``: what the lists of length k of each run change for each use."""
-        rows = []
+    def tables(self, measured: Mapping[str, RunValues], k: int) -> dict[str, Table]:
+        """The tables of `drift.summaries.summarize_runs`, with hubs and orphans, by name."""
+        tables = summarize_runs(measured, self.groups, k)._asdict()
+        unknown = [np.nan] * 6  # single queries have no value of what follows
+        rows = [
+            (run, k, name, value, *unknown, n, -1)
+            for run, task in self.tasks.items()
+            for k, name, value, n in task.hubs_and_orphans()
+        ]
+        parts, runs = (tables["curves"], as_table(rows, CURVES)), [*self.tasks]
+        curves = {name: np.concatenate([part[name] for part in parts]) for name in CURVES}
+        order = np.lexsort((curves["k"], [runs.index(run) for run in curves["run"]]))
+        return tables | {"curves": {name: column[order] for name, column in curves.items()}}
+
+    def by_use(
+        self, measured: Mapping[str, RunValues], k: int, seed: int
+    ) -> tuple[Table, list[str]]:
+        """What the lists of length k of each run change for each use, and why no clusters if so.
+
+        `seed` is of the clusters.
+        """
         first = next(iter(self.tasks.values()))
-        exact = first.components_and_majority(first.exact, k, self.labels)
-        for run in (run for run in measured if k in measured[run].ks):
-            task, place = self.tasks[run], measured[run].ks.index(k)
-            values = {name: measured[run].values[name][place] for name in by_use.METRICS}
-            ann = task.components_and_majority(task.ann[k], k, self.labels)
-            components, labels = zip(exact, ann, strict=True)
-            uses = by_use.estimate_uses(values, components, labels, seed, self.groups)
-            rows += [(run, k, by_use.USES[name], name, "ids", *one) for name, one in uses.items()]
-        columns = ["run", "k", "use", "measure", "of", "value", "ci_low", "ci_high", "n"]
-        return pd.DataFrame(rows, columns=columns).astype({"k": "int32", "n": "int32"})
+        files = {run: task.ann[k] for run, task in self.tasks.items() if k in task.ann}
+        right, partitions, no_clusters, rows = {}, {}, [], []
+
+        def of_each(function: Callable, *given: Any) -> dict[str, Any]:
+            lists = {"": first.exact, **files}.items()
+            return {run: function(of_run.read(np.s_[:], k)[0], *given) for run, of_run in lists}
+
+        queries = first.query_rows
+        if self.labels is not None and queries is not None and (self.labels[queries] >= 0).any():
+            right = of_each(by_use.classification, self.labels, queries)
+        if first.is_graph:
+            try:
+                partitions = of_each(by_use.leiden_partitions, seed)
+            except InputError as error:
+                no_clusters = [f"No clusters: {error}."]
+        else:
+            no_clusters = ["No clusters: not every row was a query."]
+        for run, of_run in files.items():
+            place = measured[run].ks.index(k)
+            values = {name: of_k[place] for name, of_k in measured[run].values.items()}
+            uses = by_use.estimate_uses(values, self.groups)
+            uses |= by_use.estimate_retrieval(values, self.groups)
+            if right:
+                uses |= by_use.estimate_classes(right[""], right[run], self.groups)
+            if partitions:
+                uses |= by_use.estimate_clusters(partitions[""], partitions[run])
+            rows += [(run, k, *use, "ids", *estimate) for use, estimate in uses.items()]
+            if of_run.reported:
+                uses = by_use.estimate_uses(values, self.groups, "reported")
+                rows += [(run, k, *use, "reported", *estimate) for use, estimate in uses.items()]
+        return as_table(rows, BY_USE), no_clusters
 
 
 def plan_runs(stage: Stage) -> MetricsPlan:
@@ -225,10 +249,13 @@ def plan_runs(stage: Stage) -> MetricsPlan:
     protocol, tasks = exact_protocol(stage), {}
     longest = load_array(exact[1]).shape[1]
     for run, manifest in searched.items():
-        ann, grid = {}, manifest["parameters"]["k_grid"]
+        lists, grid = {}, manifest["parameters"]["k_grid"]
         for k in (k for k in grid if k <= longest):
             names = (f"04_hnsw/{run}/k{k:04d}_{part}.npy" for part in NeighborFiles._fields)
-            ann[k] = NeighborFiles(*stage.require(*(n for n in names if n in manifest["outputs"])))
+            lists[k] = [name for name in names if name in manifest["outputs"]]
+        # All at once: manifests are read once, and all cores hash.
+        paths = iter(stage.require(*itertools.chain(*lists.values())))
+        ann = {k: NeighborFiles(*itertools.islice(paths, len(lists[k]))) for k in lists}
         if grid[-1] > longest:
             left_out[f"{run} beyond k = {longest}"] = "the exact lists end there"
         tasks[run] = ComputeMetrics(embeddings, queries, NeighborFiles(*exact), ann, protocol)
@@ -265,9 +292,9 @@ def part_file(run: str) -> str:
 
 def remove_other_parts(stage: Stage, plan: MetricsPlan) -> None:
     """Remove what was measured of runs that are no longer there."""
-    for path in stage.results.path(PER_QUERY).glob("*.parquet"):
+    for path in stage.results.path(PER_QUERY).glob("*.json"):
         if path.stem not in plan.tasks:
-            stage.results.remove_part(path.stem)
+            stage.results.remove(f"{stage.name}/{path.stem}")
 
 
 def store_per_query(stage: Stage, parts: Mapping[str, Path], names: list[str]) -> None:

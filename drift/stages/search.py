@@ -1,8 +1,8 @@
 """Stage 04: the neighbors that an index returns, and that index in its file."""
 
 import argparse
-import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,14 +30,16 @@ from drift.indexes.search import (
     timed_search,
 )
 from drift.pipeline.environment import peak_memory
+from drift.pipeline.manifests import PARTIAL, read_plan
 from drift.pipeline.postgres import embedded_server
-from drift.pipeline.results import load_array, read_manifest
-from drift.pipeline.stage import PARTIAL, PLAN, Stage
+from drift.pipeline.results import load_array
+from drift.pipeline.stage import PLAN, Stage
 from drift.protocols import Protocol
 from drift.stages.lists import ListsTask
 
 WARM_UP_QUERIES = 1000
 DEFAULT_RUNS = ("faiss:50", "faiss:k,50", "hnswlib:50")
+DEFAULTS = {"m": 32, "ef_construction": 200, "build_threads": 1, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,10 @@ class SearchIndex(ListsTask):
         index_class(run).check(run, load_array(self.embeddings).shape[1], [*lengths])
         if run.target and index_class(run).value_range is Index.value_range:
             raise InputError(f"{run.name}: {run.library} does not say from where to where to look")
-        is_published = self.protocol in (Protocol.NOTEBOOK, Protocol.PAPER)
-        if is_published and run.target and run.target[1].criterion == "lid":
-            raise InputError(
-                f"lid=... goes with 03_exact_knn.py --protocol study, not {self.protocol}"
-            )
 
     @cached_property
     def index(self) -> Index:
-        """The index, read from its file and searched a little: a first search is a slow one.
-
-        So every process that searches, a worker of a cluster too, times none that is its first.
-        """
+        """The index, read from its file and searched a little: a first search is a slow one."""
         index = index_class(self.run).load(self.index_file, load_array(self.embeddings), self.run)
         smallest = {name: policy.smallest for name, policy in self.run.policies.items()}
         points = self.points(np.s_[:WARM_UP_QUERIES])
@@ -117,17 +111,28 @@ class SearchIndex(ListsTask):
         """The settings of the search for lists of k."""
         return self.run.values(self.protocol.policy_length(k), tried or self.chosen.get(k))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What to know of the index before its lists are compared with those of others."""
+        dense = index_class(self.run).warning(self.run)
+        warnings = [dense] if dense else []
+        if n := self.index_notes["graph"].get("unreachable_rows"):
+            rows, them = ("1 row is", "it") if n == 1 else (f"{n:,} rows are", "them")
+            out = f"{rows} out of reach: no search returns {them}, no path of links leads there"
+            warnings.append(f"{self.run.index_name}: {out}")
+        return warnings
+
     def notes(self, costs: Mapping[SearchBlock, Mapping[str, Any]]) -> dict[str, Any]:
         """What the searches took, and what the library made of efSearch, by k.
 
-        A search that several k share counts for each of them, and once in all. Distance
-        computations are left out where the library does not count them.
+        A search that several k share counts for each of them, and once in all.
         """
         n, protocol, run = self.n_queries, self.protocol, self.run
         by_k = {k: [cost for block, cost in costs.items() if k in block.ks] for k in self.grid}
         seconds = {k: sum(cost["seconds"] for cost in by_k[k]) for k in self.grid}
         notes = {
             **self.index_notes,
+            "warnings": self.warnings,
             "peak_memory_bytes": peak_memory(),
             "search_seconds": seconds,
             "search_seconds_in_all": sum(cost["seconds"] for cost in costs.values()),
@@ -152,6 +157,7 @@ def choose_searches(
     if args.seeds and args.seed is not None:
         raise InputError("--seeds is in place of --seed: give one of the two")
     runs: dict[str, Run] = {}
+    words: dict[str, str] = {}
     for seed in args.seeds or [args.seed or 0]:
         for text in args.runs or ([] if args.lists else DEFAULT_RUNS):
             run = parse_run(text, args.m, args.ef_construction, seed, args.build_threads)
@@ -159,43 +165,36 @@ def choose_searches(
                 raise InputError(
                     f"two of --runs would have the name {run.name}: ask for one at a time"
                 )
+            given = {name: getattr(args, name) for name in DEFAULTS} | {"seed": seed}
+            given = {name: value for name, value in given.items() if value != DEFAULTS[name]}
+            flags = (f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+            words[run.name] = " ".join(["--runs", shlex.quote(text), *flags])
     if args.postgres and not any(map(_is_in_server, runs.values())):
         raise InputError("--postgres is for runs of pgvector, and there is none")
     warnings = dict.fromkeys(index_class(run).warning(run) for run in runs.values())
     for warning in filter(None, warnings):
-        print(warning, file=sys.stderr)
-    return [SearchIndex(*files, tuple(grid), run, protocol) for run in runs.values()]
-
-
-def announce_rest(tasks: Sequence[ListsTask], seconds: float) -> None:
-    """Print how long the other searches take, after the first of some tasks."""
-    candidates = [
-        task.run.candidates(map(task.protocol.policy_length, task.grid))
-        for task in tasks
-        if isinstance(task, SearchIndex)
+        print(f"warning: {warning}", file=sys.stderr)
+    return [
+        SearchIndex(*files, tuple(grid), run, protocol, words=words[name])
+        for name, run in runs.items()
     ]
-    if candidates and None not in candidates:
-        rest = seconds * sum(candidates[1:]) / candidates[0]
-        if rest > 60:
-            print(f"the other runs: about {math.ceil(rest / 60)} minutes more", flush=True)
 
 
 @contextmanager
 def built_index(
     stage: Stage, tasks: list[ListsTask], run: Run, is_kept: bool, postgres: str | None
 ) -> Iterator[list[ListsTask]]:
-    """Some tasks in the index of a run, for as long as it is in a file; it is built if need be.
+    """Some tasks in the index of a run, which is built if need be, for as long as it is in a file.
 
     It stays in the results folder if `is_kept`. One of pgvector is in the server `postgres`, or
-    else in one that ends with the searches, and the file says where. Lists of another system have
-    no index.
+    else in one that ends with the searches. Lists of another system have no index.
     """
     if not run.build:
         yield tasks
     elif not tasks and (_is_in_server(run) or not is_kept):
         # What an interruption left of it may be what an interrupted run waits for.
         plans = stage.results.path(PARTIAL).glob(f"{stage.name}--*/{PLAN}")
-        runs = [plan["parameters"].get("run") for plan in map(read_manifest, plans) if plan]
+        runs = [plan["parameters"].get("run") for plan in map(read_plan, plans) if plan]
         if run.index_name not in {Run.from_json(one).index_name for one in runs if one}:
             stage.part(f"graphs/{run.index_name}").discard()
         yield []

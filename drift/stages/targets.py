@@ -8,21 +8,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from drift import metrics
+from drift.indexes.run import FAISS_NAMES
 from drift.indexes.targets import (
-    Attained,
+    METRICS,
     Setting,
     attained,
     candidate_values,
+    shortfall,
     smallest_setting,
     split_queries,
 )
+from drift.intervals import Estimate
 from drift.pipeline.blocks import compute_blocks
+from drift.pipeline.environment import n_threads
 from drift.pipeline.results import load_array
 from drift.pipeline.stage import Stage
+from drift.protocols import Protocol
 from drift.stages import Task
 from drift.stages.lists import LISTS, create_lists
 from drift.stages.search import SearchIndex
-from drift.vectors import row_blocks
+from drift.vectors import row_blocks, vector_norms
 
 
 @dataclass(frozen=True)
@@ -54,46 +60,62 @@ class ChooseSetting(Task):
         half = self.halves[0]
         parts = [half[slice(*rows)] for rows in row_blocks(len(half), search.bytes_per_row(k))]
 
-        def attain(value: int) -> Attained:
+        def attain(value: int) -> Estimate:
             lists = [search.search(rows, (k,), value)[0][k][:2] for rows in parts]
             return self._measure(half, k, *map(np.concatenate, zip(*lists, strict=True)))
 
         return smallest_setting(target, candidate_values(low, high), attain)
 
-    def _measure(self, half: np.ndarray, k: int, *ann: np.ndarray) -> Attained:
+    def _measure(self, half: np.ndarray, k: int, *ann: np.ndarray) -> Estimate:
         """What ids and distances of one half of the queries attain."""
-        files = self.exact_ids, self.exact_distances
-        exact = tuple(load_array(file)[half, :k] for file in files)
-        return attained(self.search.run.target[1], exact, ann, self.groups[half])
+        target, vectors = self.search.run.target[1], load_array(self.search.embeddings)
+        exact = (load_array(file)[half, :k] for file in (self.exact_ids, self.exact_distances))
+        protocol, queries = self.search.protocol, load_array(self.search.queries)[half]
+        norms = vector_norms(vectors) if protocol.is_published else None
+        chosen = [metric for metric in metrics.METRICS if metric.name in METRICS[target.criterion]]
+        lists = *exact, {k: ann}, vectors, None if protocol is Protocol.OUTSIDE else queries
+        values = metrics.compute_metrics(*lists, norms, n_threads(), metrics=chosen)
+        at_k = {name: of_k[0] for name, of_k in values.items()}
+        return attained(target, at_k, self.groups[half])
 
     def choose(self, part: Stage) -> SearchIndex:
         """The search with the value that was chosen for each k."""
         create_lists(part, self.search)  # or resume
         ks = self.search.grid
         for k, chosen in compute_blocks(part, self, ks, f"{part.name}: settings"):
-            notes = chosen._asdict() | {"reached": _as_json(chosen.reached)}
-            part.checkpoint(k, **notes)
+            both = {"reached": chosen.reached, "reached_on_mean": chosen.reached_on_mean}
+            ends = {name: _as_json(reached) for name, reached in both.items()}
+            part.checkpoint(k, **chosen._asdict() | ends)
         return replace(self.search, chosen={k: part.completed[str(k)]["value"] for k in ks})
 
     def notes(self, part: Stage) -> dict[str, Any]:
         """What was chosen, and what the stored lists of the other half of the queries attain."""
         setting, target = self.search.run.target
-        values, halves, other = {}, {}, self.halves[1]
+        name = FAISS_NAMES.get(setting, setting)
+        values, on_mean, halves, other = {}, {}, {}, self.halves[1]
         for k in self.search.grid:
             chosen = dict(part.completed[str(k)])
-            values[k] = chosen.pop("value")
+            values[k], on_mean[k] = chosen.pop("value"), chosen.pop("value_on_mean")
             files = (part.output(f"{part.name}/k{k:04d}_{kind}.npy") for kind in LISTS)
             there = self._measure(other, k, *(load_array(file)[other] for file in files))
-            agrees = there.agrees(target)
-            halves[k] = {**chosen, "other_half": _as_json(there), "agrees": agrees}
-            wanted = f"{target.criterion} {target.level} at k = {k}"
-            if not chosen["is_enough"]:
-                print(f"{part.name}: no {setting} reaches {wanted}, the best is {values[k]}")
-            elif not agrees:
-                print(f"{part.name}: {setting} {values[k]} misses {wanted} on the other half")
-        found_for = {"found_for": setting, "target": target.to_json()}
-        return {"ef_search_by_k": values, **found_for, "halves": halves}
+            halves[k] = {**chosen, "other_half": _as_json(there)}
+            wanted = f"{target.criterion} {target.level:g} at k = {k}"
+            if chosen["reached"]["mean"] is None:
+                few = "fewer than 99 % of one half of the queries have an LID"
+                print(f"{part.name}: no {name} reaches {wanted}: {few}")
+            elif not chosen["is_enough"]:
+                none = f"no {name} reaches {wanted} with 95 % confidence"
+                print(f"{part.name}: {none}, {values[k]} comes nearest")
+            elif not shortfall(target, there) <= 0:
+                found = "{:.3f} ({:.3f} to {:.3f})".format(*there[:3])
+                found = "unknown" if np.isnan(there.value) else found
+                print(f"{part.name}: {wanted} with {name} {values[k]}: {found} on the other half")
+        found_for = {"found_for": setting, "target": target.to_json(), "halves": halves}
+        return {"ef_search_by_k": values, "ef_search_by_k_on_mean": on_mean, **found_for}
 
 
-def _as_json(attained: Attained) -> dict[str, float | None]:
-    return {name: None if np.isnan(end) else end for name, end in attained._asdict().items()}
+def _as_json(reached: Estimate | None) -> dict[str, float | None] | None:
+    if reached is None:
+        return None
+    ends = zip(("mean", "ci_low", "ci_high"), reached, strict=False)
+    return {name: None if np.isnan(end) else float(end) for name, end in ends}

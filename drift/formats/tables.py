@@ -1,0 +1,218 @@
+"""Tables by their columns: Parquet, CSV and other text, JSON and JSON lines."""
+
+import contextlib
+import functools
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from drift import InputError
+from drift.formats.opening import LARGEST_RATIO, Contents, Held, in_memory, is_number, parsing
+
+# What columns are called by what they hold; of several the first.
+ROLES = {
+    "id": "neighbors neighbor neighbor_id neighbor_ids hit hit_id doc_id docid corpus_id target "
+    "dst item_id indices ids pk _id id",
+    "query": "query query_id qid query_idx query_index q source src id",
+    "rank": "rank position pos",
+    "distance": "distance distances dist dists _distance d",
+    "score": "score scores _score similarity sim",
+}
+# Columns of text that are no dimensions of a vector.
+NO_DIMENSIONS = {"group", "label", "word", *" ".join(ROLES.values()).split()} - {"d", "q"}
+# Whose values are text, also where they look like numbers.
+WORDS = {*ROLES["id"].split(), *ROLES["query"].split()} - {"q"}
+# What is no word where numbers are.
+NULLS = frozenset(pyarrow.csv.ConvertOptions().null_values)
+# What of a text is looked at first, in bytes.
+HEAD = 1 << 20
+# What is decoded at a time.
+BATCH = 16 << 20
+
+
+def read_parquet(path: Path, size: int) -> Contents:
+    with parsing(path, "Parquet"):
+        about, schema = pq.read_metadata(path), pq.read_schema(path)
+        return {
+            field.name: Held(
+                field.type, (about.num_rows,), functools.partial(_batches, path, field, size)
+            )
+            for field in schema
+        }
+
+
+def _batches(path: Path, field: pa.Field, size: int) -> Iterator[pa.Array]:
+    # Words as numbers in a dictionary: a long one may stand there a million times.
+    words = [] if field.type.num_fields or is_number(field.type) else [field.name]
+    with (
+        parsing(path, "Parquet"),
+        pq.ParquetFile(path, memory_map=True, read_dictionary=words) as file,
+    ):
+        about, kind = file.metadata, getattr(field.type, "value_type", field.type)
+        leaves = [
+            i for i, of in enumerate(file.schema) if f"{of.path}.".startswith(field.name + ".")
+        ]
+        groups = [about.row_group(i) for i in range(about.num_row_groups)]
+        values = sum(group.column(i).num_values for group in groups for i in leaves)
+        width = values * (kind.bit_width if is_number(kind) else 8) // 8
+        if width > LARGEST_RATIO * size:
+            raise InputError(
+                f"{path}, column {field.name!r}, claims more values than the file holds"
+            )
+        at_a_time = max(1, min(1024, BATCH * about.num_rows // max(width, 1)))
+        stop = 0
+        for batch in file.iter_batches(at_a_time, columns=[field.name]):
+            stop += len(batch)
+            yield batch.column(field.name)
+        if stop != about.num_rows:
+            raise InputError(f"{path} has {stop} rows, not {about.num_rows}: write it again")
+
+
+def _columns(table: pa.Table) -> Contents:
+    return {
+        name: Held(column.type, (len(column),), lambda chunks=column.chunks: chunks)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def read_json_lines(path: Path, size: int) -> Contents:
+    with parsing(path, "JSON lines"):
+        with path.open("rb") as file:
+            if file.read(1) == b"[":
+                raise InputError(
+                    f"{path} has arrays for lines: write an object a line, "
+                    '{"neighbors": [...]}, or one JSON array of all in a file .json'
+                )
+        options = pyarrow.json.ReadOptions(block_size=64 << 20)  # no line may be longer
+        return _columns(pyarrow.json.read_json(path, options))
+
+
+def read_json(path: Path, size: int) -> Contents:
+    """Records, or their columns; lists, or lists by the query."""
+    with parsing(path, "JSON"):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, list) and isinstance(content[0], dict):
+            return _columns(pa.Table.from_pylist(content))
+        if isinstance(content, list):
+            content = {"": content}
+        elif not set(content) & NO_DIMENSIONS:
+            content = {"query": list(content), "neighbors": list(content.values())}
+        return _columns(pa.table(content))
+
+
+def read_text(path: Path, size: int) -> Contents:
+    """Columns by their names, or their numbers from 1 on; and as "" all dimensions of vectors.
+
+    Fields are separated by comma, tab, semicolon or blank, with a header or without. A first column
+    of words, as GloVe has it, is "id"; so is an index that pandas wrote.
+    """
+    with parsing(path, "text"), _even_rows(path):
+        with path.open("rb") as file:
+            head = io.TextIOWrapper(io.BytesIO(file.read(HEAD)), errors="replace")
+            lines = [line.rstrip("\n\r") for line in head]
+        if size > HEAD and len(lines) > 2:
+            lines.pop()  # it may be cut
+        first, second = (*lines, "")[:2]
+        delimiter = max(",\t; ", key=second.count if second else first.count)
+        fields = [field.strip('" ') for field in first.split(delimiter)]
+        # Of word2vec: how many words, of how many dimensions.
+        dimensions = str(second.rstrip(" ").count(" "))
+        counts = delimiter == " " and len(fields) == 2 and fields[1] == dimensions
+        if counts:
+            fields = second.split(delimiter)
+        names = [str(place) for place in range(1, len(fields) + 1)]
+        if has_header := not counts and _is_header(fields):
+            names = [field or "id" for field in fields]
+        elif counts or len(fields) > 4 or path.suffix.lower() == ".vec":
+            starts = (line.split(delimiter)[0].strip('" ') for line in lines)
+            if counts or not all(_is_float(start) or start in NULLS for start in starts):
+                names[0] = "id"
+        words = {name: pa.string() for name in names if name.lower() in WORDS}
+        table = pyarrow.csv.read_csv(
+            path,
+            pyarrow.csv.ReadOptions(column_names=names, skip_rows=int(has_header or counts)),
+            pyarrow.csv.ParseOptions(
+                delimiter=delimiter, quote_char='"' if delimiter != " " else False
+            ),
+            pyarrow.csv.ConvertOptions(column_types=words),
+        )
+    numbers = [
+        column.to_numpy()
+        for name, column in zip(names, table.columns, strict=True)
+        if name.lower() not in NO_DIMENSIONS and is_number(column.type)
+    ]
+    return _columns(table) | ({"": in_memory(np.column_stack(numbers))} if numbers else {})
+
+
+@contextlib.contextmanager
+def _even_rows(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if "Expected" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:100]
+        advice = "complete the rows; shorter neighbor lists: pad with -1, or write JSON"
+        raise InputError(f"{path} has rows of several lengths ({reason}): {advice}") from error
+
+
+def _is_header(fields: list[str]) -> bool:
+    # pandas numbers columns, after a blank one for the index.
+    known, index = NO_DIMENSIONS & {field.lower() for field in fields}, fields[fields[0] == "" :]
+    of_pandas = len(index) > 4 and index == [str(place) for place in range(len(index))]
+    # "label" may be the first word of vectors as well.
+    known = known and all(field.isdecimal() or not _is_float(field) for field in fields)
+    return bool(known) or of_pandas or (len(fields) > 2 and not any(map(_is_float, fields)))
+
+
+def _is_float(text: str) -> bool:
+    try:
+        return bool(text) and float(text) is not None
+    except ValueError:
+        return False
+
+
+def vectors_of(what: str, held: Held, size: int) -> np.ndarray:
+    """A column of lists as rows of numbers; a row that is null, or holds what is, is NaN.
+
+    `size` is that of the file: one that claims far more values is refused.
+    """
+    matrix, stop, d = np.empty((held.shape[0], 0)), 0, 0
+    for lists in held.read():
+        lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+        values, there = lists.flatten(), lengths > 0
+        if d == 0:
+            d = int(lengths.max(initial=0))
+            dtype = np.dtype(values.type.to_pandas_dtype())
+            if len(matrix) * d * dtype.itemsize > LARGEST_RATIO * size:
+                raise InputError(f"{what} claims more rows, {len(matrix)}, than the file holds")
+            matrix = np.empty((len(matrix), d), dtype)
+        odd = np.flatnonzero(there & (lengths != d))
+        if odd.size:
+            raise InputError(
+                f"{what} row {stop + odd[0]} has {lengths[odd[0]]} values, others have {d}: "
+                "complete it"
+            )
+        if (values.null_count or not there.all()) and matrix.dtype.kind != "f":
+            matrix = matrix.astype(np.float32)
+        block = matrix[stop : stop + len(lists)]
+        if matrix.dtype.kind == "f":
+            block[~there] = np.nan
+        block[there] = values.to_numpy(zero_copy_only=False).reshape(-1, max(d, 1))
+        stop += len(lists)
+    return matrix
+
+
+def padded(lengths: np.ndarray, values: np.ndarray, fill: float) -> np.ndarray:
+    """Lists of given lengths, whose values follow one another, filled up to the longest."""
+    matrix = np.full((len(lengths), max(lengths.max(initial=0), 1)), fill, values.dtype)
+    matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = values
+    return matrix
