@@ -122,11 +122,11 @@ def _download(archive: Archive, url: str, part: Path) -> None:
                 headers["Range"] = f"bytes={start}-"
             try:
                 with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
-                    mode, told = "ab", response.headers.get("Content-Range", "").rpartition("/")[2]
+                    mode, size = "ab", response.headers.get("Content-Range", "").rpartition("/")[2]
                     if response.status != 206:  # all of it, from the beginning
-                        mode, told = "wb", response.headers.get("Content-Length")
-                    if told and int(told) != archive.size:
-                        raise ValueError(f"it has {told} bytes, not {archive.size}")
+                        mode, size = "wb", response.headers.get("Content-Length")
+                    if size and int(size) != archive.size:
+                        raise ValueError(f"it has {size} bytes, not {archive.size}")
                     # More than the archive has is another file, maybe endless.
                     while bar.n <= archive.size and (chunk := response.read1(CHUNK)):
                         with add_filename(part), part.open(mode) as file:
