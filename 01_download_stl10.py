@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
         n, size = len(images.sources), images.size
         stage.create("01_images.npy", (n, size, size, 3), np.uint8)
         blocks = row_blocks(n, 3 * size**2, BLOCK_BYTES)
-        for rows, pixels in compute_blocks(stage, images, blocks, "images"):
+        for rows, pixels in compute_blocks(stage, images.read, blocks, "images"):
             stage.write("01_images.npy", rows, pixels)
             stage.checkpoint(rows)
         table = pd.DataFrame({"row": np.arange(n, dtype=np.int32), "source": images.sources})

@@ -75,8 +75,7 @@ def main(args: argparse.Namespace) -> None:
     named = chosen if isinstance(chosen, str | int) else chosen.parameters
     parameters = {"k_max": k, "queries": named, "protocol": args.protocol, "seed": args.seed}
     if stage.begin(parameters):
-        drawn = draw_queries(chosen, load_array(embeddings), k, protocol, args.seed)
-        rows, vectors, warnings = drawn
+        rows, vectors, warnings = draw_queries(chosen, load_array(embeddings), args.seed)
         queries = stage.save("03_queries.npy", rows)
         if protocol is Protocol.STUDY:
             if vectors is not None:

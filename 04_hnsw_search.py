@@ -11,6 +11,7 @@ writes  results/04_hnsw/RUN/kKKKK_indices.npy    int32 (Q, k); -1 for a missing 
 examples
   python 04_hnsw_search.py
   python 04_hnsw_search.py --runs faiss:200 hnswlib:2k    two more runs, beside those that are there
+  python 04_hnsw_search.py --runs faiss:10..800 hnswlib:10..800 --k 10 100    a series of ten each
   python 04_hnsw_search.py --runs faiss:0.5k faiss:50,ef_construction=400 --k 10 50 100 --replace
   python 04_hnsw_search.py --runs faiss:overlap=0.99 IVF256,Flat:nprobe=8 usearch:50 pgvector:40
   python 04_hnsw_search.py --seeds 0 1 2 3 4              each run on five graphs
@@ -37,9 +38,10 @@ def arguments() -> argparse.ArgumentParser:
         "--runs",
         nargs="+",
         metavar="RUN",
-        help="faiss, hnswlib, usearch or pgvector, and its efSearch: a number, k, 2k, 0.25k, k,50, "
-        "or overlap=0.99, recall=0.99, lid=0.01 for what reaches that; then ,ef_construction=400. "
-        "Or FAISS's IVF256,Flat:nprobe=8 (default: faiss:50 faiss:k,50 hnswlib:50; or --lists)",
+        help="faiss, hnswlib, usearch or pgvector, and its efSearch: a number, 10..800 (a series), "
+        "k, 2k, 0.25k, k,50, or overlap=0.99, recall=0.99, lid=0.01 for what reaches that; then "
+        ",ef_construction=400. Or FAISS's IVF256,Flat:nprobe=8 (default: faiss:50 faiss:k,50 "
+        "hnswlib:50; or --lists)",
     )
     parser.set_defaults(seed=None)
     add(
@@ -58,8 +60,8 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         action="append",
         metavar=("NAME", "IDS"),
-        help="a run of lists of another system: its name; its ids, a matrix or a table of hits, or "
-        "a folder of k0010_indices.npy ...; if wanted, its distances to compare",
+        help="a run of lists of another system: its name, as qdrant or qdrant:ef=64; its ids, a "
+        "matrix, a table of hits or a folder of k0010_indices.npy ...; if wanted, its distances",
     )
     kinds = ("euclidean", "squared", "cosine", "similarity")
     add("--columns", nargs="+", metavar="ROLE=NAME", help="query=, id=, distance=, ... of IDS")

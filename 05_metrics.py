@@ -7,6 +7,7 @@ writes  results/05_per_query.parquet  a row for each run, k and query, a column 
         results/05_graphs.parquet     where runs differ by their seed alone, means over the graphs
         results/05_differences.parquet  by how much each two runs differ
         results/05_by_use.parquet     what the lists of one length change for each use of them
+        results/05_clusters.parquet   with igraph, clusters of the k-NN graphs
         results/05_per_query/RUN.parquet  what was measured of one run, from which the rest is made
         results/05_metrics.json       the manifest
 
@@ -24,20 +25,16 @@ import argparse
 from drift.pipeline.environment import package_versions
 from drift.pipeline.stage import Stage
 from drift.report.by_use import by_use
-from drift.report.sentences import verdict
+from drift.report.sentences import paragraphs
 from drift.report.study import Study
 from drift.report.tables import overview
 from drift.stages.metrics import (
-    MetricsPlan,
     measure_run,
     part_file,
     plan_runs,
     remove_other_parts,
     store_per_query,
 )
-
-NAMED = ("01_images", "02_embeddings", "03_exact")  # in what is printed
-TABLES = [f"05_{name}.parquet" for name in ("curves", "safe_k", "graphs", "differences", "by_use")]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -62,25 +59,25 @@ def main(args: argparse.Namespace) -> None:
     if stage.begin(parameters | {"igraph": package_versions().get("igraph")}):
         store_per_query(stage, parts, list(plan.descriptions))
         measured = {run: plan.values(run, path) for run, path in parts.items()}
-        uses, no_clusters = plan.by_use(measured, k, args.seed)
+        uses, no_clusters = plan.by_use(stage, measured, k, args.seed)
         for name, table in (plan.tables(measured, k) | {"by_use": uses}).items():
             if name != "graphs" or len(table["k"]):
                 stage.append(f"05_{name}.parquet", table)
         stage.commit(**plan.notes, no_clusters=no_clusters)
         remove_other_parts(stage, plan)
-    print_summary(stage, plan)
+    print_summary(stage)
 
 
-def print_summary(stage: Stage, plan: MetricsPlan) -> None:
-    manifest = stage.manifest()
-    tables = [stage.read(name) if name in manifest["outputs"] else None for name in TABLES]
-    stages = [*NAMED, *(f"04_hnsw/{run}" for run in plan.searched), "05_metrics"]
-    study = Study(*tables, {name: stage.results.manifest(name) for name in stages})
-    cli.print_text(verdict(study).sentences)
+def print_summary(stage: Stage) -> None:
+    study = Study.read(stage.read, stage.results.manifest)
+    for paragraph in paragraphs(study):
+        cli.print_text(paragraph)
     use = by_use(study)
     cli.print_text(use.notes)
     cli.print_table(use.title, use.table)
-    cli.print_table(f"curves in {stage.results.path(TABLES[0])}", overview(study))
+    curves = f"curves in {stage.results.path('05_curves.parquet')}"
+    title = f"kept of k neighbors in %, the rest at k = {study.ks[-1]}; {curves}"
+    cli.print_table(title, overview(study))
 
 
 if __name__ == "__main__":

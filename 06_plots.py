@@ -3,14 +3,13 @@
 reads   results/05_*.parquet, the manifests of all stages, and for the gallery 01_images.* with the
         lists of one run
 writes  results/06_NAME.png      overlap, images, distribution, who_drifts, found, distances,
-                                 barycenter_shift, lid, hubness, effort, speed; published*
-                                 with the protocol of a publication
-        results/06_report.html   verdict, figures, tables and a gallery in one file
+                                 barycenter_shift, lid, hubness, effort, frontier*, published*
+        results/06_report.html   finding, figures, tables and a gallery in one file
         results/06_figures.json  the manifest
 
 examples
   python 06_plots.py
-  python 06_plots.py --format pdf svg
+  python 06_plots.py --format pdf svg --tolerance 0.02 0.1
   python 06_plots.py --gallery 12 --gallery-run faiss_M32_efc200_ef50 --gallery-k 100
 """
 
@@ -20,17 +19,17 @@ import argparse
 
 import pandas as pd
 
+from drift import InputError
 from drift.pipeline.results import ArtifactError
 from drift.pipeline.stage import Stage
 from drift.published import notebook, paper
 from drift.report import gallery
-from drift.report.sentences import verdict
+from drift.report.by_use import TOLERANCES
+from drift.report.sentences import paragraphs
 from drift.report.study import PER_QUERY, Published, Study
 
-IMAGES = ("01_images.npy", "01_images.parquet")
-FORMER = ("01_images", "02_embeddings", "03_exact")
+IMAGES = ("01_images.npy", "01_images.parquet", "02_rows.parquet")
 EXACT = ("03_queries.npy", "03_exact_indices.npy", "03_exact_distances.npy")
-TABLES = ("curves", "safe_k", "graphs", "differences", "by_use")
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -44,10 +43,15 @@ def arguments() -> argparse.ArgumentParser:
     add("--gallery-run", metavar="RUN", help="its run; without it, the one with the least overlap")
     text = f"its k; without it, the first with overlap below {gallery.VISIBLE_DRIFT}, or the worst"
     add("--gallery-k", type=cli.integer(1), metavar="K", help=text)
+    text = "a use of the lists is kept up to the first change, changed up to the second, else lost"
+    of_two = {"nargs": 2, "default": TOLERANCES, "metavar": ("KEPT", "CHANGED")}
+    add("--tolerance", type=cli.positive, **of_two, help=text)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
+    if not args.tolerance[0] < args.tolerance[1] < 1:
+        raise InputError("--tolerance takes two numbers between 0 and 1, the smaller one first")
     stage = Stage("06_figures", args.results, args.force, args.workers)
     stage.require("05_curves.parquet", "05_safe_k.parquet", "05_per_query.parquet")
     study = read_study(stage)
@@ -60,6 +64,7 @@ def main(args: argparse.Namespace) -> None:
     formats = ["png", *sorted({*args.format} - {"png"})]
     parameters = {
         "dpi": args.dpi,
+        "tolerance": list(args.tolerance),
         "formats": formats,
         "gallery": {"queries": args.gallery, "run": run, "k": k},
         "runs": list(study.owner),
@@ -76,14 +81,15 @@ def main(args: argparse.Namespace) -> None:
         elif study.is_outside:
             left_out["gallery"] = "the queries are not among the images"
         shown = gallery.gallery(study, run, k, lists, images, args.gallery) if lists else None
-        html = page.render(study, plots, shown, left_out)
+        html = page.render(study, plots, shown, left_out, args.tolerance)
         stage.output("06_report.html").write_text(html, "utf-8", "backslashreplace")
         stage.commit(left_out=left_out)
     print_summary(stage, study)
 
 
 def print_summary(stage: Stage, study: Study) -> None:
-    cli.print_text(verdict(study).sentences)
+    for paragraph in paragraphs(study):
+        cli.print_text(paragraph)
     manifest = stage.manifest()
     for name, reason in manifest["left_out"].items():
         print(f"left out: {name} ({reason})")
@@ -100,10 +106,7 @@ def read_study(stage: Stage) -> Study:
             f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
             "run 05_metrics.py again"
         )
-    names = [f"05_{table}.parquet" for table in TABLES]
-    tables = [stage.read(name) if name in measured["outputs"] else None for name in names]
-    stages = [*FORMER, *(f"04_hnsw/{run}" for run in searched), "05_metrics"]
-    study = Study(*tables, {name: results.manifest(name) for name in stages})
+    study = Study.read(stage.read, results.manifest)
     study.published = Published(paper.curves(), paper.jumps(), notebook.curve())
     return study
 

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS ?= results
 
-.PHONY: help demo study notebook published test test-floors faults recipes lint clean
+.PHONY: help demo study notebook published sweep test test-floors faults recipes lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets, with the variables that they take
@@ -55,6 +55,17 @@ published: $(VENV)/.installed  ## after demo or study, the paper's three experim
 	$(BIN)/python 05_metrics.py --results results-published
 	$(BIN)/python 06_plots.py --results results-published
 
+SERIES := 10..800
+
+sweep: $(VENV)/.installed-backends  ## after demo or study, ten efSearch each of FAISS, hnswlib and usearch (a few minutes); RESULTS=results QUERIES=all
+	mkdir -p results-sweep
+	ln -f $(wildcard $(RESULTS)/01_images.*) $(RESULTS)/02_*.* results-sweep/
+	$(BIN)/python 03_exact_knn.py --results results-sweep --queries $(QUERIES)
+	$(BIN)/python 04_hnsw_search.py --results results-sweep --k 10 50 100 250 \
+	    --runs faiss:$(SERIES) hnswlib:$(SERIES) usearch:$(SERIES)
+	$(BIN)/python 05_metrics.py --results results-sweep
+	$(BIN)/python 06_plots.py --results results-sweep
+
 test: $(VENV)/.installed-dev  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -91,7 +102,8 @@ lint: $(VENV)/.installed-dev  ## ruff check and ruff format --check
 	$(BIN)/ruff format --check .
 
 clean:  ## remove the results that the stages wrote, not what else lies there, nor the data
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m drift.pipeline.clean "$(RESULTS)" results-notebook results-published
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m drift.pipeline.clean "$(RESULTS)" results-notebook \
+	    results-published results-sweep
 
 # What an environment that somebody else has made lacks of some requirements files.
 define MISSING
@@ -116,11 +128,14 @@ $(VENV)/.installed: requirements.txt requirements-vectors.txt requirements-leide
 	    $(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-leiden.txt && touch $@; \
 	fi
 
-DEV := requirements-dev.txt requirements-cluster.txt requirements-backends.txt
+BACKENDS := requirements-backends.txt
+DEV := requirements-dev.txt requirements-cluster.txt $(BACKENDS)
 
+$(VENV)/.installed-backends: $(BACKENDS) $(VENV)/.installed
 $(VENV)/.installed-dev: $(DEV) $(VENV)/.installed
+$(VENV)/.installed-%:
 	@if [ -e $(VENV)/.installed ]; then \
-	    $(BIN)/python -m pip install --quiet -r requirements-dev.txt && touch $@; \
+	    $(BIN)/python -m pip install --quiet -r requirements-$*.txt && touch $@; \
 	else \
-	    $(BIN)/python -c "$$MISSING" $(DEV); \
+	    $(BIN)/python -c "$$MISSING" $(filter requirements-%,$^); \
 	fi

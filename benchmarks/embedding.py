@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     device = embedding.choose_device(args.device)
     where = machine() if device == "cpu" else f"{torch.cuda.get_device_name()} beside {machine()}"
-    pixels = photo_crops(args.n_images, seed=0).read(0, args.n_images)
+    pixels = photo_crops(args.n_images, seed=0).read((0, args.n_images))
     for model in args.models:
         print(f"\n{model} on {where}")
         table = compare(model, pixels, args.k, args.timed, args.rounds, device)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import ROOT
 from benchmarks.stop_rules import link, stage
-from drift.report.tables import format_fraction
+from drift.report.tables import format_number
 
 FILES = ("01_images.*", "02_*", "03_*")
 START = 'import numpy\nvectors = numpy.load("02_embeddings.npy")\n'
@@ -62,7 +62,7 @@ def main() -> None:
     print("| library | overlap at k = 50 | at k = 250 | returned | LID off by |")
     print("| --- | --- | --- | --- | --- |")
     for name, heading in names.items():
-        cells = [format_fraction(means[name, k, "overlap"]) for k in (50, 250)]
+        cells = [format_number(means[name, k, "overlap"]) for k in (50, 250)]
         cells += [f"{means[name, 250, 'found']:.1%}", f"{means[name, 250, 'lid_error']:+.1%}"]
         print(f"| {heading} | {' | '.join(cells)} |")
 

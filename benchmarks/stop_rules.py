@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import ROOT, machine
 from drift.indexes.registry import parse_run
-from drift.report.tables import format_error, format_fraction, format_percent
+from drift.report.tables import format_error, format_percent
 
 RUNS = {
     "FAISS": "faiss:50",
@@ -65,16 +65,21 @@ def table(folder: Path, libraries: list[str], short_k: int, long_k: int) -> pd.D
         rows.append(
             {
                 "efSearch = 50": name,
-                f"overlap at k = {short_k}": format_fraction(short["mean"]["overlap"]),
-                f"at k = {long_k}": format_fraction(long["mean"]["overlap"]),
+                f"overlap at k = {short_k}": _fraction(short["mean"]["overlap"]),
+                f"at k = {long_k}": _fraction(long["mean"]["overlap"]),
                 "returned": f"{100 * long['mean']['found']:.3g} %",
-                "LID off by %": format_error(*lid),
+                "LID off by %": "{} ({})".format(*format_error(*lid)),
                 "of lists as short": format_percent(long["mean"]["lid_cut_error"]),
                 "stops after": f"{rule['ef_search']} at a time" if is_iterative else stops,
                 "queries/s": f"{speed:,.0f}{' at the client' if 'timed' in notes else ''}",
             }
         )
     return pd.DataFrame(rows)
+
+
+def _fraction(share: float) -> str:
+    text = f"{share:.3f}"
+    return "> 0.999" if text == "1.000" and share < 1 else text
 
 
 def main() -> None:

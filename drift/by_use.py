@@ -117,7 +117,12 @@ def leiden_partitions(indices: ArrayLike, seed: int = 0) -> list[np.ndarray]:
     except ImportError:
         message = "igraph is not installed: pip install -r requirements-leiden.txt"
         raise InputError(message) from None
-    graph, partitions = igraph.Graph(len(indices), knn_edges(indices)), []
+    edges = knn_edges(indices)
+    # igraph makes lists of lists out of arrays; among pairs that come one by one, of numbers that
+    # are made once, Python's collector finds nothing to look through.
+    names = np.arange(len(indices)).astype(object)
+    pairs = zip(*(names[side].tolist() for side in edges.T), strict=True)
+    graph, partitions = igraph.Graph(len(indices), pairs), []
     for one in range(seed, seed + N_PARTITIONS):
         # igraph has one generator for all graphs: afterwards Python's own again.
         igraph.set_random_number_generator(random.Random(one))

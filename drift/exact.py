@@ -5,10 +5,12 @@ expanded form |x|^2 - 2xy + |y|^2 is far faster and far less exact; it only prop
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from drift import InputError
 from drift.proposals import NumpyProduct, half_squares
@@ -17,6 +19,8 @@ from drift.vectors import (
     UNIT_ROUNDOFF,
     center,
     check_embeddings,
+    chunk_size,
+    chunked_distances,
     mean_vector,
     pair_distances,
     product_error,
@@ -30,8 +34,8 @@ from drift.vectors import (
 SLACK = 32
 ANCHORS = 128  # rows by the nearest of which queries are put together
 SMALLEST_SAFE = 2.0**-60  # squares of what is smaller may vanish in float32, or lose bits
-CHUNK = 64  # squares that float32 adds at most where doubles add up the sums
-PAIRS = 2048  # of rows, measured together: their numbers stay in the processor's cache
+# Queries that one thread works on at a time, and bytes for them.
+POINTS, BUDGET = 512, 32 << 20
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ class ExactSearch:
         self,
         embeddings: np.ndarray,
         threads: int = 1,
-        product: Callable[[np.ndarray, int], NumpyProduct] = NumpyProduct,
+        product: Callable[[np.ndarray], NumpyProduct] = NumpyProduct,
     ):
         check_embeddings(embeddings)
         self._embeddings = embeddings
         # The error of the expanded form grows with the norms.
         self._mean = mean_vector(embeddings)
         self._threads = threads
-        self._product = product(center(embeddings, mean=self._mean), threads)
+        self._product = product(center(embeddings, mean=self._mean))
         # Two float32 numbers that are not the same differ by 2^-24 of the smaller one at the least.
         self._can_vanish = smallest_value(embeddings) * UNIT_ROUNDOFF < SMALLEST_SAFE
 
@@ -99,15 +103,22 @@ class ExactSearch:
         own = queries if points is None else np.full(len(queries), -1)
         indices = np.empty((len(queries), k), np.int32)
         distances = np.empty((len(queries), k), np.float32)
-        recomputed = 0
-        # A query's vectors, twice, and its candidates with their distances in the making.
-        bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 128
-        for start, stop in row_blocks(len(queries), bytes_per_row):
-            rows = order[start:stop]
+
+        def fill(block: tuple[int, int]) -> int:
+            rows = order[slice(*block)]
             nearest = self._certified(vectors[queries[rows]], k, own[rows])
             indices[rows], distances[rows] = nearest.indices, nearest.distances
-            recomputed += nearest.recomputed
-        return ExactNeighbors(indices, distances, recomputed)
+            return nearest.recomputed
+
+        # A query's vectors, twice, and its candidates with their distances in the making.
+        bytes_per_row = self._embeddings.shape[1] * 8 + (k + SLACK) * 128
+        largest = min(POINTS, max(1, BUDGET // bytes_per_row))
+        # As many blocks for each thread, none of which is long after the others.
+        rounds = max(1, -(-len(queries) // (largest * self._threads)))
+        blocks = row_blocks(len(queries), 1, max(1, -(-len(queries) // (rounds * self._threads))))
+        # Threads that each work on their own need not wait for each other.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._threads, "", _alone) as pool:
+            return ExactNeighbors(indices, distances, sum(pool.map(fill, blocks)))
 
     def _certified(self, points: np.ndarray, k: int, own: np.ndarray) -> ExactNeighbors:
         """Neighbors of a few vectors; `own` is the row that each of them is, or -1."""
@@ -147,10 +158,20 @@ class ExactSearch:
         better = [(d, partial(chunked_distances, chunk))] if chunk < d else []
         for terms, measure in (*better, (chunk + (chunk < d), pair_distances)):
             row, column = np.nonzero(near_ties(distances, k, d, terms, self._can_vanish))
+            # Queries that have much to do with the same rows find them in the processor's cache.
+            order = np.argsort(candidates[row, column].astype(np.int32))
+            row, column = row[order], column[order]
             others = candidates[row, column]
-            distances[row, column] = measure(points, row, self._embeddings, others, self._threads)
+            distances[row, column] = measure(points, row, self._embeddings, others)
             candidates, distances = by_distance(candidates, distances)
         return candidates[:, :k].astype(np.int32), distances[:, :k]
+
+
+def _alone() -> None:
+    """Let FAISS use no other threads than the one that this is called in."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
 
 
 def rounding_margin(d: int, norm: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -247,44 +268,6 @@ def neighbor_distances(
     # FAISS leaves the place of a missing row as it was.
     squared[ids < 0] = np.inf
     return np.sqrt(squared, out=squared)
-
-
-def chunk_size(d: int) -> int:
-    """Terms that `chunked_distances` adds in float32: they divide d; d where that gains little."""
-    divisors = [size for size in range(CHUNK // 4, CHUNK + 1) if d % size == 0]
-    return divisors[-1] if divisors and d >= 2 * divisors[-1] else d
-
-
-def chunked_distances(
-    chunk: int,
-    points: np.ndarray,
-    rows: np.ndarray,
-    embeddings: np.ndarray,
-    others: np.ndarray,
-    threads: int = 1,
-) -> np.ndarray:
-    """As `pair_distances`, by float32 sums of so many squares that are added up in doubles.
-
-    It takes a fifth of the time. FAISS has threads of its own.
-    """
-    import faiss
-
-    distances = np.empty(len(rows), np.float32)
-    parts = embeddings.shape[1] // chunk
-    points, embeddings = (
-        np.ascontiguousarray(vectors).reshape(-1, chunk) for vectors in (points, embeddings)
-    )
-    steps = np.arange(parts)
-    for start, stop in row_blocks(len(rows), 1, PAIRS):
-        squared = np.empty((stop - start, parts), np.float32)
-        first, second = (
-            (places[start:stop, None] * parts + steps).ravel() for places in (rows, others)
-        )
-        arrays = (points, first, embeddings, second, squared)
-        pointers = [faiss.swig_ptr(array) for array in arrays]
-        faiss.pairwise_indexed_L2sqr(chunk, len(first), *pointers)
-        distances[start:stop] = np.sqrt(squared.sum(axis=1, dtype=np.float64))
-    return distances
 
 
 def by_distance(indices: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
 """Neighbor lists of another system: whether they are what they are taken for."""
 
-import functools
 import re
 from collections.abc import Callable, Collection
 
 import numpy as np
+import pandas as pd
 
 from drift import InputError
 from drift.exact import neighbor_distances
@@ -15,7 +15,7 @@ from drift.vectors import row_blocks, vector_norms
 
 # Distances of quantized vectors are off by some percent, those of another measure by far more.
 AGREEMENT = 0.05
-# A conversion is named when so many of the distances would be those of their ids.
+# Another kind is named when so many of the distances would be those of their ids.
 FITS = 0.9
 # A cause is named when it makes so many of the ids exact neighbors.
 FOUND = 0.3
@@ -28,50 +28,36 @@ REPORTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cosine": lambda d: np.sqrt(np.maximum(2 * d, 0)),
     "similarity": lambda d: np.sqrt(np.maximum(2 - 2 * d, 0)),
 }
+KINDS = {
+    "euclidean": "Euclidean",
+    "squared": "squares",
+    "cosine": "1 - cos of unit vectors, or half of squares",
+    "similarity": "similarities",
+}
 
 
 class RowNames:
     """Which row, or query, a name stands for."""
 
     def __init__(self, names: np.ndarray, of: str = "row"):
-        self.n, self._names, self._of = len(names), names.tolist(), of
+        self.n, self._of, self._names = len(names), of, pd.Index(names, dtype=object)
         # Numbers of rows are looked at as numbers: they may be off by one, or too large.
-        self._are_numbers = self._names == [str(row) for row in range(self.n)]
+        self._are_numbers = bool((names == self._numbers).all())
 
-    @functools.cached_property
-    def _row(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self._names)}
+    @property
+    def _numbers(self) -> np.ndarray:
+        return np.arange(self.n).astype(str)
 
     def of_words(self, words: np.ndarray, what: str) -> np.ndarray:
         """Rows of names, int64; -1 for a missing neighbor. InputError for what names none.
 
         A word that is a name is that, also where it could stand for a missing neighbor.
         """
-        words = words.astype(str).tolist()
         if self._are_numbers:
-            numbers = ["-1" if word in MISSING else word for word in words]
+            numbers = ["-1" if word in MISSING else word for word in words.astype(str).tolist()]
             if all(re.fullmatch(r"-?\d{1,18}", word) for word in numbers):
                 return np.array(numbers, np.int64)
         return self._found(words, what, MISSING)
-
-    def _found(self, words: list[str], what: str, missing: Collection[str] = ()) -> np.ndarray:
-        row_of = dict.fromkeys(missing, -1) | self._row
-        rows = np.array([row_of.get(word, -2) for word in words], np.int64)
-        if unknown := [word for word, row in zip(words, rows, strict=True) if row == -2]:
-            can_be = {str(row) for row in range(self.n)} if self._of == "row" else set()
-            advice = "; 02_embed_resnet50.py --row-ids none takes rows by their numbers"
-            raise InputError(
-                f"{what}: {len(unknown)} of {len(words)} names are those of no {self._of}, as "
-                f"{quoted(unknown, 3)}; {self._of} names are {quoted(self._names, 3)}"
-                f"{advice if can_be.issuperset(unknown) else ''}"
-            )
-        return rows
-
-    def places(self, names: np.ndarray, what: str) -> np.ndarray:
-        """Where each row stands among some names, int64 (n,); -1 for one that does not."""
-        places = np.full(self.n, -1)
-        places[self._found(names.astype(str).tolist(), what)] = np.arange(len(names))
-        return places
 
     def of_numbers(self, ids: np.ndarray, what: str) -> np.ndarray:
         """Rows of names that are whole numbers, int64 (n, k)."""
@@ -82,6 +68,25 @@ class RowNames:
             return rows[places].reshape(ids.shape)
         rows = ids.astype(np.int64)  # 2^64 - 1 becomes -1
         rows[rows == 2**32 - 1] = -1
+        return rows
+
+    def places(self, names: np.ndarray, what: str) -> np.ndarray:
+        """Where each row stands among some names, int64 (n,); -1 for one that does not."""
+        places = np.full(self.n, -1)
+        places[self._found(names, what)] = np.arange(len(names))
+        return places
+
+    def _found(self, words: np.ndarray, what: str, missing: Collection[str] = ()) -> np.ndarray:
+        words = words.astype(str)
+        rows = self._names.get_indexer(words.astype(object))
+        if len(unknown := words[(rows < 0) & ~np.isin(words, missing)]):
+            advice = ""
+            if self._of == "row" and np.isin(unknown, self._numbers).all():
+                advice = "; 02_embed_resnet50.py --row-ids none takes rows by their numbers"
+            raise InputError(
+                f"{what}: {len(unknown)} of {len(words)} names are those of no {self._of}, as "
+                f"{quoted(unknown, 3)}; {self._of} names are {quoted(self._names, 3)}{advice}"
+            )
         return rows
 
 
@@ -119,23 +124,18 @@ class ImportedIds:
         self._check(names.n)
 
     def _check(self, n: int) -> None:
-        odd, low, high, own, self.repeated = "", n, -1, 0, 0
+        self.repeated, own = 0, 0
         self.without_list = int((self._where < 0).sum())
         for start, stop in row_blocks(len(self._queries), 64 * self.lists.ids.shape[1]):
             ids = self._named(rows := np.arange(start, stop))
-            low, high = min(low, ids.min(initial=n, where=ids != -1)), max(high, ids.max())
+            for row, column in np.argwhere((ids < -1) | (ids >= n))[:1]:
+                raise InputError(
+                    f"{self._name}: row {start + row} has an id that is no row of the {n} "
+                    f"embeddings: {ids[row, column]} (-1: a missing neighbor; rows are counted "
+                    "from 0: if yours are from 1, subtract 1)"
+                )
             own += int(((ids == self._queries[rows, None]) & (ids >= 0)).any(axis=1).sum())
             self.repeated += int((once(ids) != ids).any(axis=1).sum())
-            if not odd and (wrong := (ids < -1) | (ids >= n)).any():
-                row, column = (int(place[0]) for place in np.nonzero(wrong))
-                odd = f"row {start + row} has an id that is no row of the {n} embeddings: "
-                odd += f"{ids[row, column]} (-1: a missing neighbor)"
-        if low >= 1 and high == n:
-            raise InputError(
-                f"{self._name} counts rows from 1 to {n}: subtract 1, rows are counted from 0"
-            )
-        if odd:
-            raise InputError(f"{self._name}: {odd}")
         self.own_share = own / len(self._queries)
 
     @property
@@ -242,28 +242,19 @@ def refuse_other_distances(
         return
     found = ours[present].astype(np.float64)
     off = AGREEMENT * found + 1e-3 * np.median(found)
-
-    def agreement(converted: np.ndarray) -> float:
-        """Share of the neighbors that were returned of which the two distances are the same."""
-        return float((np.abs(converted[present] - found) <= off).mean())
-
-    converted = REPORTED[reported](given)
-    if (share := agreement(converted)) >= 0.5:
-        return
-    half = "half of squares: double them, --reported squared"
-    if np.allclose(np.linalg.norm(points, axis=1), 1, atol=1e-3):
-        half = "1 - cos of unit vectors: --reported cosine"
-    causes = {
-        "they are Euclidean: --reported euclidean": given,
-        "they are squares: --reported squared": REPORTED["squared"](given),
-        "they are similarities: --reported similarity": REPORTED["similarity"](given),
-        f"they are {half}": REPORTED["cosine"](given),
+    shares = {
+        kind: float((np.abs(convert(given[present]) - found) <= off).mean())
+        for kind, convert in REPORTED.items()
     }
-    fits = [cause for cause, distances in causes.items() if agreement(distances) >= FITS]
-    firsts = np.sort(converted[:, 0]), np.sort(exact_first)
-    if not fits and np.isclose(*firsts, rtol=AGREEMENT).mean() > 0.5:
-        fits.append("their rows are in another order than the queries, or the ids of others")
+    if shares[reported] >= 0.5:
+        return
+    best, fits = max(shares, key=shares.get), "no conversion fits"
+    firsts = np.sort(REPORTED[reported](given[:, 0])), np.sort(exact_first)
+    if shares[best] >= FITS:
+        fits = f"they are {KINDS[best]}: --reported {best}"
+    elif np.isclose(*firsts, rtol=AGREEMENT).mean() > 0.5:
+        fits = "their rows are in another order than the queries, or the ids of others"
     raise InputError(
-        f"{name}: {1 - share:.0%} of the distances are not the "
-        f"{reported} ones of their ids; {' or '.join(fits) or 'no conversion fits'}"
+        f"{name}: {1 - shares[reported]:.0%} of the distances are not the {reported} ones of their "
+        f"ids; {fits}"
     )

@@ -263,7 +263,7 @@ def as_metrics(descriptions: Mapping[Callable, str]) -> tuple[Metric, ...]:
 
 # A column has its function's name.
 DESCRIPTIONS = {
-    Neighborhoods.overlap: "share of the exact k neighbors that the index found",
+    Neighborhoods.overlap: "share of the exact k neighbors that the index returned",
     Neighborhoods.recall: "share of neighbors returned no farther than the exact k-th (ties count)",
     Neighborhoods.found: "neighbors returned, over k",
     Neighborhoods.mean_distance_exact: "mean distance to the exact neighbors",

@@ -1,20 +1,18 @@
 """Candidates for the exact search, by the product of two float32 matrices and a partial sort."""
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from drift import InputError
 from drift.vectors import row_blocks, vector_norms
 
-# Points and rows that one thread multiplies at a time, 8 MB of products.
-POINTS, ROWS = 512, 4096
+ROWS = 4096  # that points are multiplied with at a time: 8 MB of products of 512 points
 STRIP = 64  # rows of products that are partially sorted together, in the processor's cache
 # What the system shows where there is a driver of a GPU: NVIDIA's, AMD's, Windows's under Linux.
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -34,64 +32,50 @@ class Proposals(NamedTuple):
 class NumpyProduct:
     """Proposes among float32 rows (N, d), on the processor.
 
-    The memory it takes beside them does not grow with N: each thread multiplies 512 points by 4096
-    rows, and keeps the best so far of each point.
+    The memory it takes beside them does not grow with N: points are multiplied by 4096 rows at a
+    time, and the best so far of each are kept.
     """
 
-    def __init__(self, rows: np.ndarray, threads: int = 1):
-        self.rows, self.threads = rows, threads
-        self._halves = half_squares(rows)
+    def __init__(self, rows: np.ndarray):
+        self.rows, self._halves = rows, half_squares(rows)
 
     def propose(self, points: np.ndarray, count: int) -> Proposals:
         """The `count` rows nearest to each of the float32 points (P, d), by their products."""
+        n = len(self.rows)
         scores = np.empty((len(points), count), np.float32)
         indices = np.empty((len(points), count), np.int64)
-
-        def fill(block: tuple[int, int]) -> None:
-            here = slice(*block)
-            self._fill(points[here], scores[here], indices[here])
-
-        # As many blocks for each thread, none of which is long after the others.
-        rounds = max(1, -(-len(points) // (POINTS * self.threads)))
-        size = max(STRIP, -(-len(points) // (rounds * self.threads)))
-        blocks = row_blocks(len(points), 1, budget=size)
-        # Threads that each multiply on their own need not wait for each other.
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(fill, blocks))
-        return from_scores(points, scores, indices)
-
-    def _fill(self, points: np.ndarray, scores: np.ndarray, indices: np.ndarray) -> None:
-        n, count = len(self.rows), scores.shape[1]
         width = min(n, max(ROWS, count))  # the first block holds enough rows to choose from
         buffer = np.empty(len(points) * width, np.float32)
         for start, stop in row_blocks(n, 1, budget=width):
             shape = len(points), stop - start
             product = buffer[: shape[0] * shape[1]].reshape(shape)
             np.matmul(points, self.rows[start:stop].T, out=product)
-            product -= self._halves[start:stop]
             for first, past in row_blocks(len(points), 1, budget=STRIP):
                 strip = slice(first, past)
+                values = product[strip]
+                values -= self._halves[start:stop]
                 if start == 0:
-                    keep_largest(product[strip], None, scores[strip], indices[strip])
+                    keep_largest(values, None, scores[strip], indices[strip])
                 else:
-                    merge_larger(product[strip], start, scores[strip], indices[strip])
+                    merge_larger(values, start, scores[strip], indices[strip])
+        return from_scores(points, scores, indices)
 
 
 class TorchProduct:
     """Proposes among float32 rows (N, d) by the same products on a device of PyTorch.
 
     The rows are sent to the device once if they fit in half of its free memory, else in blocks for
-    each block of points.
+    each block of points. Threads take turns.
     """
 
-    POINTS, ROWS = 2048, 65536  # 512 MB of products
+    ROWS = 65536  # that points are multiplied with at a time: 128 MB of products of 512 points
 
-    def __init__(self, rows: np.ndarray, threads: int = 1, device: str = "cuda"):
+    def __init__(self, rows: np.ndarray, device: str = "cuda"):
         import torch
 
         # No TensorFloat-32: the bound is that of float32 products.
         torch.set_float32_matmul_precision("highest")
-        self.device = torch.device(device)
+        self.device, self._turn = torch.device(device), threading.Lock()
         self.rows, self.halves = torch.from_numpy(rows), torch.from_numpy(half_squares(rows))
         free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else np.inf
         if rows.nbytes < free / 2:
@@ -99,28 +83,27 @@ class TorchProduct:
 
     def propose(self, points: np.ndarray, count: int) -> Proposals:
         """The `count` rows nearest to each of the float32 points (P, d), by their products."""
-        import torch
-
-        scores = np.empty((len(points), count), np.float32)
-        indices = np.empty((len(points), count), np.int64)
-        for here in (slice(*block) for block in row_blocks(len(points), 1, self.POINTS)):
-            some, best = torch.from_numpy(points[here]).to(self.device), None
-            for start, stop in row_blocks(len(self.rows), 1, max(self.ROWS, count)):
-                rows, halves = (
-                    part[start:stop].to(self.device) for part in (self.rows, self.halves)
-                )
-                block = torch.topk(some @ rows.T - halves, min(count, stop - start), sorted=False)
-                found = [block.values, block.indices + start]
-                if best is not None:
-                    both = [torch.cat(pair, dim=1) for pair in zip(best, found, strict=True)]
-                    kept = torch.topk(both[0], count, sorted=False)
-                    found = [kept.values, both[1].gather(1, kept.indices)]
-                best = found
-            scores[here], indices[here] = (part.cpu().numpy() for part in best)
+        with self._turn:
+            scores, indices = (part.cpu().numpy() for part in self._best(points, count))
         return from_scores(points, scores, indices)
 
+    def _best(self, points: np.ndarray, count: int) -> list[Any]:
+        import torch
 
-def choose_product(device: str) -> Callable[[np.ndarray, int], NumpyProduct | TorchProduct]:
+        some, best = torch.from_numpy(points).to(self.device), None
+        for start, stop in row_blocks(len(self.rows), 1, max(self.ROWS, count)):
+            rows, halves = (part[start:stop].to(self.device) for part in (self.rows, self.halves))
+            block = torch.topk(some @ rows.T - halves, min(count, stop - start), sorted=False)
+            found = [block.values, block.indices + start]
+            if best is not None:
+                both = [torch.cat(pair, dim=1) for pair in zip(best, found, strict=True)]
+                kept = torch.topk(both[0], count, sorted=False)
+                found = [kept.values, both[1].gather(1, kept.indices)]
+            best = found
+        return best
+
+
+def choose_product(device: str) -> Callable[[np.ndarray], NumpyProduct | TorchProduct]:
     """Who proposes on a device: ``auto`` is a GPU if PyTorch has one, else the processor.
 
     PyTorch, which takes seconds to import, is asked only where a driver of a GPU is. An

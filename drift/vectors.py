@@ -3,8 +3,6 @@
 Embeddings are of shape (N, d) and any floating type; a memory map will do.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from drift import InputError
@@ -13,6 +11,8 @@ from drift import InputError
 LARGEST, SMALLEST = 1e16, 1e-12
 # Rounding to float32 changes a number by at most this share of it.
 UNIT_ROUNDOFF = 2.0**-24
+CHUNK = 64  # squares that float32 adds at most where doubles add up the sums
+PAIRS = 2048  # of rows, measured together: their numbers stay in the processor's cache
 
 
 def row_blocks(
@@ -119,7 +119,8 @@ def smallest_value(embeddings: np.ndarray) -> float:
     smallest = np.inf
     for rows in _slices(embeddings):
         sizes = np.abs(embeddings[rows])
-        smallest = min(smallest, float(np.min(sizes, where=sizes > 0, initial=np.inf)))
+        # Faster than a minimum of some.
+        smallest = min(smallest, float(np.where(sizes > 0, sizes, np.inf).min()))
     return smallest
 
 
@@ -156,31 +157,58 @@ def expansion_noise(d: int) -> float:
 
 
 def pair_distances(
+    points: np.ndarray, rows: np.ndarray, embeddings: np.ndarray, others: np.ndarray
+) -> np.ndarray:
+    """Distances of rows of `points` from others of `embeddings`, in doubles; float32 (P,)."""
+    distances = np.empty(len(rows), np.float32)
+    # Blocks that stay in the processor's cache, in memory that is taken once.
+    blocks = row_blocks(len(rows), embeddings.shape[1] * 12, budget=2 << 20)
+    shape = blocks[0][1] if blocks else 0, embeddings.shape[1]
+    second, differences = np.empty(shape, embeddings.dtype), np.empty(shape)
+    for start, stop in blocks:
+        difference, other = differences[: stop - start], second[: stop - start]
+        difference[:] = points[rows[start:stop]]
+        np.take(embeddings, others[start:stop], 0, other, mode="clip")
+        difference -= other
+        squared = difference[:, None, :] @ difference[:, :, None]  # faster than einsum
+        distances[start:stop] = np.sqrt(squared[:, 0, 0])
+    return distances
+
+
+def chunk_size(d: int) -> int:
+    """Terms that `chunked_distances` adds in float32: they divide d; d where that gains little."""
+    divisors = [size for size in range(CHUNK // 4, CHUNK + 1) if d % size == 0]
+    return divisors[-1] if divisors and d >= 2 * divisors[-1] else d
+
+
+def chunked_distances(
+    chunk: int,
     points: np.ndarray,
     rows: np.ndarray,
     embeddings: np.ndarray,
     others: np.ndarray,
-    threads: int = 1,
 ) -> np.ndarray:
-    """Distances of rows of `points` from others of `embeddings`, in doubles; float32 (P,)."""
+    """As `pair_distances`, by float32 sums of so many squares that are added up in doubles.
+
+    It takes a third of the time.
+    """
+    import faiss
+
     distances = np.empty(len(rows), np.float32)
-
-    def measure(share: tuple[int, int]) -> None:
-        # Blocks that stay in the processor's cache, in memory that is taken once.
-        blocks = row_blocks(share[1] - share[0], embeddings.shape[1] * 12, budget=2 << 20)
-        shape = blocks[0][1], embeddings.shape[1]
-        second, differences = np.empty(shape, embeddings.dtype), np.empty(shape)
-        for start, stop in blocks:
-            pairs = slice(share[0] + start, share[0] + stop)
-            difference = differences[: stop - start]
-            difference[:] = points[rows[pairs]]
-            np.take(embeddings, others[pairs], 0, second[: stop - start], mode="clip")
-            difference -= second[: stop - start]
-            squared = difference[:, None, :] @ difference[:, :, None]  # faster than einsum
-            distances[pairs] = np.sqrt(squared[:, 0, 0])
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(measure, row_blocks(len(rows), 1, budget=-(-len(rows) // threads))))
+    parts = embeddings.shape[1] // chunk
+    points, embeddings = (
+        np.ascontiguousarray(vectors).reshape(-1, chunk) for vectors in (points, embeddings)
+    )
+    steps = np.arange(parts)
+    for start, stop in row_blocks(len(rows), 1, PAIRS):
+        squared = np.empty((stop - start, parts), np.float32)
+        first, second = (
+            (places[start:stop, None] * parts + steps).ravel() for places in (rows, others)
+        )
+        arrays = (points, first, embeddings, second, squared)
+        pointers = [faiss.swig_ptr(array) for array in arrays]
+        faiss.pairwise_indexed_L2sqr(chunk, len(first), *pointers)
+        distances[start:stop] = np.sqrt(squared.sum(axis=1, dtype=np.float64))
     return distances
 
 

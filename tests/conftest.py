@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
@@ -35,9 +37,6 @@ PIPELINE = [
     ("06_plots.py",),
 ]
 
-# Stage 02 in blocks so small that there is a middle to it.
-IN_SMALL_BLOCKS = (*PIPELINE[1], "--batch-size", "1")
-
 
 def shell(script, *args, results, cwd=ROOT):
     """Run a script as a process of its own."""
@@ -53,6 +52,24 @@ def run(script, *args, results, capsys, monkeypatch):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     captured = capsys.readouterr()
     return end.value.code, captured.out, captured.err
+
+
+@contextlib.contextmanager
+def process(script, *args, **environment):
+    """A process that runs a script, at the head of a group of its own, and what it prints first."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *args],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield child, child.stdout.readline().strip()
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def contents(folder, *suffixes):
@@ -106,18 +123,10 @@ def results(finished, tmp_path):
 
 @pytest.fixture(scope="session")
 def few_images(tmp_path_factory):
-    """Results of stage 01 on few images: 12 blocks for `IN_SMALL_BLOCKS`. Tests only read them."""
+    """Results of stage 01 on few images. Tests only read them."""
     results = tmp_path_factory.mktemp("few images") / "results"
     assert shell(*PIPELINE[0][:-1], "96", results=results).returncode == 0
     return results
-
-
-@pytest.fixture(scope="session")
-def few_embedded(few_images, tmp_path_factory):
-    """The same after an undisturbed stage 02. Tests only read them."""
-    results = shutil.copytree(few_images, tmp_path_factory.mktemp("few embedded") / "results")
-    assert shell(*IN_SMALL_BLOCKS, "--threads", "1", results=results).returncode == 0
-    return Path(results)
 
 
 @pytest.fixture(scope="session")
@@ -180,7 +189,7 @@ def crops():
     """Seven crops of photographs, uint8 (7, 96, 96, 3)."""
     from drift.images.photos import photo_crops
 
-    return photo_crops(7, seed=11)((0, 7))
+    return photo_crops(7, seed=11).read((0, 7))
 
 
 @pytest.fixture(scope="session")
@@ -217,6 +226,52 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.content`, unless the next of `server.answers` says otherwise."""
+
+    def do_GET(self):
+        self.server.requests.append(self.headers["Range"])
+        answer = self.server.answers.pop(0) if self.server.answers else Handler.serve
+        with contextlib.suppress(ConnectionError):
+            self.send_error(answer) if isinstance(answer, int) else answer(self)
+
+    def serve(self, most=None):
+        server, content, start = self.server, self.server.content, 0
+        if self.headers["Range"] and server.ranges:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if server.tells_length:
+            self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][:most])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host that serves its `content`, and keeps the ranges that it was asked for."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("drift.images.download.BACKOFF", (0.0, 0.0, 0.0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.ranges, server.tells_length = b"", True, True
+    server.requests, server.answers = [], []
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_port}/stl10_binary.tar.gz"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def bind_a_socket(path):

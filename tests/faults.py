@@ -246,19 +246,6 @@ def refused(ended: Ended, *words: str) -> None:
 # Killed
 
 
-def kill_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    """Killed (SIGKILL) at a random moment: same bytes in the end."""
-    killed = False
-    while not killed:
-        with bench.copy(bench.initial(stage, rng)) as folder:
-            before = state(folder)
-            process = bench.start(stage, folder)
-            time.sleep(rng.uniform(0, bench.seconds[stage.name]))
-            process.kill()
-            killed = bench.end(process, folder).status == -signal.SIGKILL
-            bench.resumes(stage, folder, before)
-
-
 def count_writes(countdown: int, folder: str, counted: str) -> None:
     """Kill this process before its n-th change to the folder; write down how many there were."""
     left = [countdown]
@@ -308,33 +295,41 @@ def kill_before_a_write(bench: Bench, stage: Stage, rng: np.random.Generator) ->
         bench.resumes(stage, folder, before)
 
 
-def end_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
-    """Ended (SIGTERM, SIGHUP) at a random moment: one line, 143 or 129, same bytes in the end."""
-    number = (signal.SIGTERM, signal.SIGHUP)[int(rng.integers(2))]
+def at_a_moment(
+    bench: Bench, stage: Stage, rng: np.random.Generator, number: int, *more: str, later: float = 0
+) -> Ended:
+    """Send a signal to a stage at a random moment: same bytes in the end."""
     with bench.copy(bench.initial(stage, rng)) as folder:
         before = state(folder)
-        process = bench.start(stage, folder)
-        time.sleep(rng.uniform(0, bench.seconds[stage.name]))
+        process = bench.start(stage, folder, (*stage.args, *more))
+        time.sleep(rng.uniform(0, bench.seconds[stage.name] + later))
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(process.pid, number)
         ended = bench.end(process, folder)
-        # Before the script has begun, and after its end, it is not its own signal to handle.
-        assert ended.status in (0, -number, 128 + number), ended
-        assert len(ended.lines) == (ended.status > 0), ended.err
-        assert not (folder / ".lock").exists(), "the lock is not released"
+        assert number == signal.SIGKILL or not (folder / ".lock").exists(), "it is not released"
         bench.resumes(stage, folder, before)
+        return ended
+
+
+def kill_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Killed (SIGKILL) at a random moment: same bytes in the end."""
+    while at_a_moment(bench, stage, rng, signal.SIGKILL).status != -signal.SIGKILL:
+        pass
+
+
+def end_at_a_moment(bench: Bench, stage: Stage, rng: np.random.Generator) -> None:
+    """Ended (SIGTERM, SIGHUP) at a random moment: one line, 143 or 129, same bytes in the end."""
+    number = (signal.SIGTERM, signal.SIGHUP)[int(rng.integers(2))]
+    ended = at_a_moment(bench, stage, rng, number)
+    # Before the script has begun, and after its end, it is not its own signal to handle.
+    assert ended.status in (0, -number, 128 + number), ended
+    assert len(ended.lines) == (ended.status > 0), ended.err
 
 
 def workers_are_killed(bench: Bench, _: Stage, rng: np.random.Generator) -> None:
     """Killed, stage 04 with workers of its own (`--scheduler local`): same bytes in the end."""
-    stage = STAGES[3]
-    with bench.copy(bench.initial(stage, rng)) as folder:
-        before = state(folder)
-        process = bench.start(stage, folder, (*stage.args, "--scheduler", "local"))
-        time.sleep(rng.uniform(0, bench.seconds[stage.name] + 4))  # in which they start
-        process.kill()
-        bench.end(process, folder)
-        bench.resumes(stage, folder, before)
+    flags = ("--scheduler", "local")  # which start within four seconds
+    at_a_moment(bench, STAGES[3], rng, signal.SIGKILL, *flags, later=4)
 
 
 # Full
@@ -442,30 +437,20 @@ def replace_by_a_pickle(path: Path, rng: np.random.Generator) -> None:
     path.write_bytes(pickle.dumps(np.array([{"an": "object"}], dtype=object)))
 
 
-def replace_by_another_shape(path: Path, rng: np.random.Generator) -> None:
-    _replace(path, lambda array: array[:-1], lambda table: table[:-1])
-
-
-def replace_by_another_dtype(path: Path, rng: np.random.Generator) -> None:
-    wider = {"u": np.int16, "i": np.int64, "f": np.float64}
-    _replace(
-        path,
-        lambda array: array.astype(wider[array.dtype.kind]),
-        lambda table: table.astype(dict.fromkeys(table.select_dtypes("number"), "float32")),
-    )
-
-
-def _replace(path: Path, change_array: Callable, change_table: Callable) -> None:
+def replace_by_another(path: Path, rng: np.random.Generator) -> None:
+    """Another shape, or another dtype."""
+    n, dtype = ((-1, None), (None, np.float64))[int(rng.integers(2))]
     if path.suffix == ".npy":
-        np.save(path, change_array(np.load(path)))
+        np.save(path, np.load(path)[:n].astype(dtype or np.load(path).dtype))
     elif path.suffix == ".parquet":
-        change_table(pd.read_parquet(path)).to_parquet(path, index=False)
+        table = pd.read_parquet(path)
+        floats = dict.fromkeys(table.select_dtypes("number"), "float32") if dtype else {}
+        table[:n].astype(floats).to_parquet(path, index=False)
     else:
         path.write_bytes(path.read_bytes() + b"more")
 
 
-DAMAGES = (truncate, flip_a_bit, empty, replace_by_a_pickle, replace_by_another_shape)
-DAMAGES += (replace_by_another_dtype,)
+DAMAGES = (truncate, flip_a_bit, empty, replace_by_a_pickle, replace_by_another)
 
 
 PRECIOUS = hashlib.sha256(b"precious").hexdigest()

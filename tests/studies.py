@@ -58,6 +58,7 @@ def make_study(
     metrics=(*(metric.name for metric in METRICS), *ERRORS, *OF_GRAPHS),
     graphs=None,
     n_queries=N_QUERIES,
+    factors=(),
     manifests=(),
     searched=(),
     **notes,
@@ -65,8 +66,8 @@ def make_study(
     """A study of pairs, a run and its overlap by k.
 
     Intervals are as wide as what is lost, or of a `half`. `found` and `lid_off` hold where less
-    than 0.99 is kept; `share` of the queries have an LID; `recall` is by run. Without `different`,
-    a pair of runs, all runs differ wherever their overlaps do.
+    than 0.99 is kept; `share` of the queries have an LID; `recall`, and `factors` of the density,
+    are by run. Without `different`, a pair of runs, all runs differ wherever their overlaps do.
     """
     kept = falls() if kept is None else kept
     recall = dict(recall)
@@ -119,7 +120,10 @@ def make_study(
         pd.DataFrame(safe, columns=columns),
         graphs,
         pd.DataFrame(differences, columns=compared),
-        pd.DataFrame(columns=["run", "k"]),
+        pd.DataFrame(
+            [(run, KS[-1], "factor", "ids", factor) for run, factor in dict(factors).items()],
+            columns=["run", "k", "measure", "of", "value"],
+        ),
         of_runs | {"05_metrics": notes} | dict(manifests),
     )
     study.per_query, study.published = pd.concat(queries), PUBLISHED

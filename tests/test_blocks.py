@@ -1,6 +1,5 @@
 """Cutting rows into blocks, and resuming work that was interrupted."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,10 +31,6 @@ def test_row_blocks_cover_every_row_once_within_the_budget(n_rows, bytes_per_row
     assert all((stop - start + 1) * max(1, bytes_per_row) > budget for start, stop in bounds[:-1])
 
 
-def test_row_blocks_have_a_budget_by_default():
-    assert row_blocks(100, 1 << 20) == [(0, 64), (64, 100)]
-
-
 def test_every_block_is_computed_and_given_before_the_next_one():
     events, stage = [], Checkpoints()
     rows = [(0, 3), (3, 6), (6, 7)]
@@ -54,34 +49,3 @@ def test_every_block_is_computed_and_given_before_the_next_one():
         event for block in rows for event in (("compute", block), ("store", block, sum(block)))
     ]
     assert stage.completed == {"(0, 3)": {}, "(3, 6)": {}, "(6, 7)": {}}
-
-
-@pytest.mark.parametrize("broken_step", ["compute", "store"])
-def test_what_was_completed_before_an_exception_is_kept(broken_step):
-    stored, stage, broken = [], Checkpoints(), broken_step
-
-    def task(block):
-        if broken == "compute" and block == 3:
-            raise KeyboardInterrupt
-        return block * block
-
-    def compute_and_store():
-        for block, result in compute_blocks(stage, task, [1, 2, 3, 4], "work"):
-            if broken == "store" and block == 3:
-                raise KeyboardInterrupt
-            stored.append((block, result))
-            stage.checkpoint(block)
-
-    with pytest.raises(KeyboardInterrupt):
-        compute_and_store()
-    assert stored == [(1, 1), (2, 4)]
-
-    broken = None
-    compute_and_store()
-    assert stored == [(1, 1), (2, 4), (3, 9), (4, 16)]
-
-
-def test_the_progress_bar_is_silent_outside_a_terminal(capsys):
-    assert len(list(compute_blocks(Checkpoints(), str, [1, 2], "work"))) == 2
-
-    assert capsys.readouterr() == ("", "")

@@ -442,16 +442,6 @@ def test_workers_of_this_machine_share_out_the_threads_that_were_asked_for(monke
     assert address.startswith("tls://127.0.0.1:")
 
 
-def test_local_workers_that_do_not_come_back_are_lost():
-    def wait_for_workers(_, timeout):
-        raise TimeoutError if timeout else AssertionError("it waits forever")
-
-    workers = DaskWorkers("local")
-    workers._client = SimpleNamespace(nthreads=dict, wait_for_workers=wait_for_workers)
-    with pytest.raises(ConnectionError, match="is lost: the same"), workers._reporting_loss():
-        workers._wait_for_workers()
-
-
 # Workers that differ.
 
 
@@ -568,21 +558,6 @@ def test_without_a_worker_it_says_so_once_waits_and_computes_again(
         results = workers.map_unordered(work, range(3), [])
         assert sorted(block for block, _ in results) == [0, 1, 2]
     assert capsys.readouterr().err.count("has no worker: waiting for one") == 1
-
-
-@pytest.mark.parametrize("asked", ["run", "nthreads"])
-def test_a_scheduler_that_is_gone_before_a_block_is_sent_is_reported_as_lost(
-    asked, address, monkeypatch
-):
-    def gone(*_, **__):
-        raise OSError("Timed out trying to connect")
-
-    with (
-        pytest.raises(ConnectionError, match=f"the scheduler at {address} is lost"),
-        connected(address) as workers,
-    ):
-        monkeypatch.setattr(workers._client, asked, gone)
-        list(workers.map_unordered(identity, range(3), []))
 
 
 def test_a_scheduler_that_is_gone_in_the_end_does_not_hide_why_it_ended():

@@ -1,16 +1,13 @@
 """Fetching from a host on this machine that breaks off and lies; unpacking safely."""
 
-import contextlib
 import hashlib
 import io
 import re
 import resource
 import shutil
 import tarfile
-import threading
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 
 from drift import InputError
 from drift.images import download
+from tests.conftest import Handler
 
 NAME = "stl10_binary.tar.gz"
 
@@ -42,35 +40,6 @@ OTHER = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
 REST = f"bytes={HALF}-"
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves `server.content`, unless the next of `server.answers` says otherwise."""
-
-    def do_GET(self):
-        self.server.requests.append(self.headers["Range"])
-        answer = self.server.answers.pop(0) if self.server.answers else Handler.serve
-        with contextlib.suppress(ConnectionError):
-            self.send_error(answer) if isinstance(answer, int) else answer(self)
-
-    def serve(self, most=None):
-        server, content, start = self.server, self.server.content, 0
-        if self.headers["Range"] and server.ranges:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            self.send_response(200)
-        if server.tells_length:
-            self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        self.wfile.write(content[start:][:most])
-
-    def log_message(self, *_):
-        pass
-
-
 def cut(after):
     return partial(Handler.serve, most=after)
 
@@ -85,33 +54,9 @@ def reply(status, header, value, body=b""):
     return answer
 
 
-def trickle(handler):
-    handler.send_response(200)
-    handler.end_headers()
-    while True:
-        handler.wfile.write(b"x")
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def host(monkeypatch):
-    """A host that serves CONTENT, and keeps the ranges that it was asked for."""
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "BACKOFF", (0.0, 0.0, 0.0))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.content, server.ranges, server.tells_length = CONTENT, True, True
-    server.requests, server.answers = [], []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    server.url = f"http://127.0.0.1:{server.server_port}/{NAME}"
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 @pytest.fixture
 def archive(host):
+    host.content = CONTENT
     members = {"box/first.bin": 5, "box/noise.bin": len(NOISE), "box/last.bin": 4}
     return download.Archive(host.url, NAME, SIZE, hashlib.md5(CONTENT).hexdigest(), members)
 

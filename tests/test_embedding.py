@@ -15,7 +15,6 @@ from torchvision.models import ResNet50_Weights
 
 from drift import InputError
 from drift.images import backbones, embedding
-from drift.pipeline.manifests import manifest_hash, write_json
 from drift.pipeline.stage import Stage
 from drift.stages.embed import read_rows
 from tests.networks import embed, load, prepare
@@ -78,15 +77,6 @@ def test_preprocessing_is_the_pipeline_of_pillow(name, resize, crops, request):
         difference = (prepared - by_pil(pixels, backbone, resize)).abs()
         assert difference.max() <= 1.01 * one_level
         assert difference.mean() <= 0.05 * one_level
-
-
-def test_each_channel_is_normalized_with_its_own_mean():
-    red = np.full((1, 96, 96, 3), 255, np.uint8) * np.array([1, 0, 0], np.uint8)
-    backbone = backbones.Backbone(nn.Identity(), 0, (0.1, 0.2, 0.3), (0.5, 0.25, 2.0), "none")
-
-    torch.testing.assert_close(
-        prepare(red, backbone).amax((0, 2, 3)), torch.tensor([1.8, -0.8, -0.15])
-    )
 
 
 # Embedding
@@ -270,22 +260,6 @@ def test_from_file_takes_the_place_of_stages_01_and_02_and_is_read_again_when_ch
     assert "up to date" in stage02("--from-file", path.rename(tmp_path / "moved.npy"))[1]
 
 
-def test_bad_file_ends_in_one_line_and_loses_nothing(stage02, tmp_path):
-    def content():
-        return {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
-
-    np.save(tmp_path / "good.npy", np.eye(4))
-    assert stage02("--from-file", tmp_path / "good.npy")[0] == 0
-    before = content()
-    np.save(tmp_path / "bad.npy", np.where(np.eye(4)[::-1], np.nan, 1)[1:])
-    for name, message in (("bad.npy", "3 of 3 rows of"), ("nowhere.npy", "missing")):
-        status, out, err = stage02("--from-file", tmp_path / name)
-        assert (status, out, err.count("\n")) == (2, "", 1)
-        assert name in err
-        assert message in err
-        assert content() == before
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -347,47 +321,3 @@ def test_groups_and_labels_of_images_outlive_their_table(stage02, few_crops, tmp
     np.testing.assert_array_equal(groups, images["group"])
     assert labels is None, "no image of photographs has a label"
     assert set(stage.inputs) == {"02_rows.parquet"}
-
-
-def test_intervals_are_by_group_without_the_images(results, drive):
-    before = (results / "05_curves.parquet").read_bytes()
-    for path in results.glob("01_*"):
-        path.unlink()
-    status, _, err = drive("05_metrics.py", "--force")
-    assert (status, err) == (0, "")
-    assert (results / "05_curves.parquet").read_bytes() == before
-
-
-def test_groups_and_labels_of_a_parquet_file(stage02, tmp_path):
-    path, n = tmp_path / "mine.parquet", 40
-    array = np.random.default_rng(0).standard_normal((n, 3)).astype(np.float32)
-    ids = np.random.default_rng(1).permutation(n)
-    columns = {"id": ids, "emb": list(array[ids])}
-    pd.DataFrame(columns | {"label": ids % 3}).to_parquet(path)
-    assert stage02("--from-file", path)[0] == 0
-    groups, labels = read_rows(Stage("05_metrics", tmp_path / "results"))
-    assert groups is None
-    np.testing.assert_array_equal(labels, np.arange(n) % 3)
-
-    pd.DataFrame(columns | {"group": [f"patient {i % 7}" for i in ids]}).to_parquet(path)
-    assert stage02("--from-file", path)[0] == 0
-    groups, labels = read_rows(Stage("05_metrics", tmp_path / "results"))
-    assert labels is None
-    np.testing.assert_array_equal(groups, np.arange(n) % 7)
-    table = pd.read_parquet(tmp_path / "results/02_rows.parquet")
-    assert table.dtypes.astype(str).tolist() == ["int32", "int32", "int16", "str"]
-    np.testing.assert_array_equal(np.load(tmp_path / "results/02_embeddings.npy"), array)
-
-
-def test_embeddings_of_an_earlier_version_without_rows_are_made_again(stage02, tmp_path):
-    np.save(tmp_path / "mine.npy", np.eye(3))
-    assert stage02("--from-file", tmp_path / "mine.npy")[0] == 0
-    old = manifest(tmp_path)
-    del old["outputs"]["02_rows.parquet"], old["parameters"]["labels"]
-    write_json(tmp_path / "results/02_embeddings.json", old | {"sha256": manifest_hash(old)})
-    (tmp_path / "results/02_rows.parquet").unlink()
-
-    with pytest.raises(InputError, match=r"02_rows.parquet is missing: run 02_embed_resnet50.py"):
-        read_rows(Stage("05_metrics", tmp_path / "results"))
-    assert "up to date" not in stage02("--from-file", tmp_path / "mine.npy")[1]
-    assert read_rows(Stage("05_metrics", tmp_path / "results")) == (None, None)

@@ -14,14 +14,13 @@ import pytest
 from drift import InputError, proposals
 from drift.exact import (
     ExactSearch,
-    chunked_distances,
     expanded_neighbors,
     near_ties,
     neighbor_distances,
 )
 from drift.proposals import NumpyProduct, TorchProduct, choose_product
 from drift.protocols import Protocol
-from drift.vectors import pair_distances, product_error
+from drift.vectors import chunked_distances, pair_distances, product_error
 
 # At least as much as a float32 sum of d squares and its root can be off, for the d used here.
 FLOAT32_ERROR = 64 * 2.0**-24
@@ -248,7 +247,7 @@ def test_hard_sets_hold_in_long_double_whoever_proposes(name, monkeypatch):
     # Rows in many blocks, several threads, and the functions that a GPU would run.
     monkeypatch.setattr(proposals, "ROWS", 90)
     monkeypatch.setattr(TorchProduct, "ROWS", 100)
-    monkeypatch.setattr(TorchProduct, "POINTS", 16)
+    monkeypatch.setattr("drift.exact.POINTS", 16)
     for product in (NumpyProduct, *TORCH):
         again = ExactSearch(x, 3, product).neighbors(queries, k)
         np.testing.assert_array_equal(again.indices, got.indices)
@@ -303,7 +302,7 @@ def test_sums_in_chunks_leave_few_ties_of_many_dimensions():
     )
     rows, others = rng.integers(20, size=(2, 500))
     close = chunked_distances(64, x[:20], rows, x, others)
-    np.testing.assert_allclose(close, pair_distances(x, rows, x, others, 2), rtol=35 * 2.0**-24)
+    np.testing.assert_allclose(close, pair_distances(x, rows, x, others), rtol=35 * 2.0**-24)
 
 
 def test_few_distances_of_ordinary_vectors_are_taken_twice():

@@ -34,6 +34,6 @@ def test_its_commands_say_what_it_quotes(tmp_path):
     quoted = " ".join(re.findall(r"^> (.*)$", DOC, re.MULTILINE))
     assert without_numbers(quoted) in without_numbers(done.stdout)
     said = " ".join(done.stdout.split())
-    for cell in ("30 (29 to 50)", "0.948 (0.938 to 0.958; exact: 0.929)", "8 (exact: 8)"):
+    for cell in ("LID 25.2 % too low", "94.8 % (93.8 to 95.8 %; exact: 92.9 %)", "8 (exact: 8)"):
         assert cell in said and cell in " ".join(DOC.split())
     assert (tmp_path / "results-digits" / "06_report.html").exists()

@@ -199,18 +199,6 @@ def test_an_index_is_what_faiss_makes_of_the_rows_in_their_order(factory, settin
     np.testing.assert_array_equal(*map(faiss.serialize_index, (index, by_faiss)))
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-@pytest.mark.parametrize("text", [*LOW, "IVF16,PQ16x4fs,RFlat:nprobe=2,k_factor_rf=2"])
-def test_a_saved_index_gives_the_same_lists(text, seed, tmp_path):
-    run, index = parse_run(text, seed=seed), built(text, seed)
-    index.save(tmp_path / "index")
-    loaded = index_class(run).load(tmp_path / "index", vectors(), run)
-    for one, other in zip(*(search(each, text) for each in (index, loaded)), strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert index.statistics() == loaded.statistics()
-    assert index.is_compressed is loaded.is_compressed
-
-
 def test_training_says_nothing(capfd):
     x = vectors(300)
     for text in ("PQ2np", "IVF20,PQ4x4fs"):

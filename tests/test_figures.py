@@ -1,6 +1,8 @@
 """What the figures show: lines, bands, names, limits; and which queries the gallery is of."""
 
 import itertools
+import re
+from xml.etree import ElementTree
 
 import matplotlib.style
 import numpy as np
@@ -12,12 +14,11 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from drift import InputError
-from drift.indexes.run import Run
+from drift.indexes.run import Policy, Run
 from drift.metrics import METRICS
 from drift.published import notebook
-from drift.report import figures, gallery, panels
-from drift.report.study import COLORS, MARKERS, run_styles
-from drift.report.tables import COSTS
+from drift.report import figures, gallery, panels, svg
+from drift.report.styles import COLORS, COLORS_BY_NIGHT, OTHERS
 from tests.studies import (
     FAISS_50,
     FAISS_K,
@@ -39,7 +40,11 @@ EIGHT = [
     *(make_run("faiss", ef, M=m) for ef, m in ((100, 16), (200, 16), (64, 8), (230, 8))),
     make_run("faiss", "3k,50", M=64),
 ]
-TWELVE = [*EIGHT, *(make_run("hnswlib", ef) for ef in (20, 100, "2k", 300))]
+TWELVE = [*EIGHT, *(make_run("hnswlib", ef) for ef in ("3k", 100, "2k", "4k"))]
+# Two ladders, one run that is in neither, and lists of another system by one of its settings.
+LADDER = [10, 20, 40, 80, 160, 320]
+QDRANT = [Run("qdrant", {}, {"ef": Policy(ef)}) for ef in (16, 64, 256)]
+SWEEP = [*(make_run(of, ef) for of in ("faiss", "hnswlib") for ef in LADDER), THREE[1], *QDRANT]
 OF_QUERIES = [metric.name for metric in METRICS]
 NOTEBOOK = [*OF_QUERIES, *OF_GRAPHS, *(metric.name for metric in notebook.METRICS)]
 NOTHING_LOST = falls(kept=lambda i, k: 1.0)
@@ -60,6 +65,7 @@ CASES = {
     "nothing lost": make_study(NOTHING_LOST, metrics=NOTEBOOK),
     "one k": make_study(falls([make_run("faiss", 5)], [10], lambda i, k: 0.5)),
     "lists": make_study(falls([PGVECTOR]), timed=False),
+    "sweep": make_study(falls(SWEEP), factors={run.name: 1.1 for run in SWEEP}),
     "grids of their own": make_study([*falls(THREE[2:]), *falls(THREE[:1], [50])]),
 }
 DRAWN = {
@@ -105,10 +111,13 @@ def test_every_figure_can_be_read_at_half_a_pages_width_and_is_told_in_numbers(n
     letters = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     assert min(text.get_fontsize() for text in letters) >= 8
     assert figure._suptitle is None, "the title is on the page"
+    grouped = {study.labels[run] for runs in study.series.values() for run in runs}
+    grouped |= {style.label for style in study.styles.values() if style.color == OTHERS}
     for axes in figure.axes:
         assert axes.get_window_extent().height > 0.5 * figure.dpi
-        assert set(lines(axes)) <= set(legend(figure))
-        low, high = axes.get_ylim()
+        assert set(lines(axes)) - grouped <= set(legend(figure))
+        assert grouped.isdisjoint(legend(figure)), "they have one entry together"
+        low, high = sorted(axes.get_ylim())
         for line in lines(axes).values():
             values = np.asarray(line.get_ydata(), float)
             values = values[np.isfinite(values)]
@@ -117,24 +126,32 @@ def test_every_figure_can_be_read_at_half_a_pages_width_and_is_told_in_numbers(n
     text = figures.alt_text(figure)
     assert any(letter.isdigit() for letter in text)
     assert "nan" not in text
-    if study is not CASES["grids of their own"]:
-        assert all(style.label in text for style in study.styles.values())
+    if study is not CASES["grids of their own"] and "frontier" not in name:
+        told = sum(f"{style.label}: " in text for style in study.styles.values())
+        assert told == (len(figure.axes) if name == "distribution" else len(study.styles))
 
 
-def test_bands_say_what_they_are_of():
-    for study, words in (
-        (make_study(), "95 % interval, over 40 queries"),
-        (make_study(groups=15), "over 15 groups of rows that are alike"),
-        (make_family(), "over the graphs"),
-    ):
-        assert words in " ".join(draw("overlap", study)._supxlabel.get_text().split())
-    of_rows = draw("hubness")._supxlabel.get_text()
-    assert of_rows == "from the lists of all 40 queries", "these are no means and have no interval"
+@pytest.mark.parametrize(
+    ("name", "study", "words"),
+    [
+        ("overlap", make_study(), "95 % interval, over 40 queries"),
+        ("overlap", make_study(groups=15), "over 15 groups of rows that are alike"),
+        ("overlap", make_family(), "over the graphs"),
+        ("hubness", make_study(), "from the lists of all 40 queries"),
+        ("lid", make_study(share=0.35), "35.0 % of the queries have an LID"),
+        ("lid", make_study(share=0.9999, n_queries=10_000), "9,999 of 10,000 of the queries have"),
+        ("lid", make_study(), "over 40 queries, of this graph"),
+    ],
+)
+def test_bands_say_what_they_are_of(name, study, words):
+    text = " ".join(draw(name, study)._supxlabel.get_text().split())
+    assert words in text
+    assert ("LID" in text) == ("queries have" in words)
 
 
 def test_runs_that_differ_by_their_seed_are_one_line_with_the_band_of_queries_and_graphs():
     study, (family, *_) = make_family(), [run.family for run in SEEDS]
-    labels = ["FAISS efSearch 50 (3 graphs)", "FAISS efSearch k, at least 50 (3 graphs)"]
+    labels = ["faiss 50 (3 graphs)", "faiss k,50 (3 graphs)"]
     assert list(study.labels.values()) == labels
     axes, _ = draw("overlap", study).axes
     assert list(lines(axes)) == labels
@@ -144,14 +161,11 @@ def test_runs_that_differ_by_their_seed_are_one_line_with_the_band_of_queries_an
     assert len(study.queries(family)) == 3 * len(KS) * N_QUERIES
     costs = study.cost(family, "queries_per_second")
     assert costs[10] == pytest.approx(np.mean([1e5 / place for place in (1, 3, 5)]))
-
-
-def test_a_run_on_another_grid_is_none_of_the_family():
-    graphs = make_family().curves.rename(columns={"run": "family"})
-    other = make_run("faiss", 50, seed=9)
+    # One on another grid is none of the family.
+    graphs, other = study.curves.rename(columns={"run": "family"}), make_run("faiss", 50, seed=9)
     study = make_study([*falls(SEEDS), *falls([other], [10, 20])], graphs=graphs)
     assert study.members[FAISS_50] == [FAISS_50, f"{FAISS_50}_seed1", f"{FAISS_50}_seed2"]
-    assert study.labels[other.name] == "FAISS efSearch 50, seed 9"
+    assert study.labels[other.name] == "faiss 50 seed=9"
 
 
 def test_a_family_is_as_safe_as_its_graphs_and_crosses_where_they_do():
@@ -185,28 +199,18 @@ def test_crossings_are_marked_where_the_loss_passes_each_tolerance():
     assert set(mark.get_ydata()) == {-0.05}, "on the side of the error"
 
 
-def test_a_fixed_ef_search_is_marked_where_it_ends():
-    for runs, efs in ((THREE, {50}), (THREE[1:2], set()), (EIGHT, {50, 64, 100, 200, 230})):
+def test_a_fixed_ef_search_is_marked_where_it_ends_if_these_are_few():
+    for runs, efs in (
+        (THREE, {50}),
+        (THREE[1:2], set()),
+        (EIGHT, {50, 64, 100, 200, 230}),
+        ([*EIGHT, make_run("faiss", 70)], set()),
+    ):
         figure = draw("overlap", make_study(falls(runs)))
         drawn = figure.axes[0].get_lines()
         assert {one.get_xdata()[0] for one in drawn if one.get_linestyle() == ":"} == efs
-    assert "k = efSearch 50, 64, 100, 200, 230" in legend(figure)
-
-
-def test_a_run_looks_the_same_in_every_figure_and_beside_more_runs():
-    looks, study = {}, make_study(metrics=NOTEBOOK)
-    for name in figures.possible_figures(study)[0]:
-        for axes in draw(name, study).axes:
-            for label, drawn in lines(axes).items():
-                if drawn.get_marker() in MARKERS:
-                    look = (drawn.get_color(), drawn.get_marker(), drawn.get_linewidth())
-                    looks.setdefault(label, set()).add(look)
-    assert len(looks) == 3
-    assert all(len(look) == 1 for look in looks.values())
-    many = make_study(falls(EIGHT)).styles
-    for run, style in study.styles.items():
-        assert (style.color, style.marker) == (many[run].color, many[run].marker)
-    assert len({style.label for style in many.values()}) == len(EIGHT)
+        label = f"k = efSearch {', '.join(map(str, sorted(efs)))}"
+        assert (label in legend(figure)) == bool(efs)
 
 
 def luminance(color):
@@ -215,30 +219,60 @@ def luminance(color):
     return linear @ (0.2126, 0.7152, 0.0722)
 
 
-def test_up_to_twelve_runs_have_a_color_and_a_mark_of_their_own():
-    styles = CASES["twelve runs"].styles.values()
-    assert len({style.color for style in styles}) == len({style.marker for style in styles}) == 12
-    for color in COLORS:
-        assert 1.05 / (luminance(color) + 0.05) >= 2.95, "too faint on white"
-    thirty = run_styles({f"run {i}": make_run("faiss", i + 1) for i in range(30)}, {})
-    assert len({(style.color, style.marker) for style in thirty.values()}) == 30
+def contrast(color, paper):
+    darker, lighter = sorted((luminance(color), luminance(paper)))
+    return (lighter + 0.05) / (darker + 0.05)
 
 
-def test_labels_say_what_runs_were_searched_with_and_in_what_their_indexes_differ():
-    runs = {
-        "FAISS efSearch k, at least 50, M 32, efConstruction 200": make_run("faiss", "k,50"),
-        "FAISS efSearch 50, M 16, efConstruction 40": make_run("faiss", 50, 16, 40),
-        "pgvector efSearch 40, iterative scan strict_order, M 32, efConstruction 200": make_run(
-            "pgvector", 40, iterative_scan="strict_order"
-        ),
-        "IVF9,Flat nprobe 8": make_factory("IVF9,Flat", nprobe=8),
-        "HNSW8,Flat efSearch for overlap 0.9, efConstruction 50": make_factory(
-            "HNSW8,Flat", build={"ef_construction": 50}, ef_search="overlap=0.9"
-        ),
-        "lists": Run("_lists"),
-    }
-    styles = run_styles({str(i): run for i, run in enumerate(runs.values())}, {})
-    assert [style.label for style in styles.values()] == list(runs)
+def test_five_runs_or_series_have_a_color_and_so_has_the_worst_the_others_are_gray():
+    for colors, paper in ((COLORS, "#FFFFFF"), (COLORS_BY_NIGHT, "#16181C")):
+        assert len(set(colors)) == 12
+        assert min(contrast(color, paper) for color in colors) >= 3
+    twelve = falls(TWELVE, kept=lambda i, k: 0.5 if i == 8 else 0.9)
+    styles = list(make_study(twelve).styles.values())
+    loud = [i for i, style in enumerate(styles) if style.color != OTHERS]
+    assert loud == [0, 1, 2, 3, 4, 8]
+    assert [styles[i].color for i in loud] == [COLORS[i] for i in loud]
+    assert [styles[i].css for i in loud] == [f"var(--c{i})" for i in loud]
+    assert {style.css for style in styles} == {*(styles[i].css for i in loud), "var(--others)"}
+    assert len({styles[i].marker for i in loud}) == 6
+    assert [i for i, style in enumerate(styles) if style.has_band] == [8]
+    widths = [style.width for style in styles]
+    assert widths == [2.0, 1.6, 1.2, 1.0, 1.0, *[0.8] * 3, 2.0, *[0.8] * 3]
+    assert all(style.has_band for style in make_study().styles.values())
+    # What was chosen for a target says nothing of an index, and a tie is no loss.
+    aimed, tied = make_run("faiss", "overlap=0.5"), [(THREE[0], {10: 0.2}), (THREE[1], {10: 0.9})]
+    study = make_study([(aimed, {10: 0.5}), *tied], recall={FAISS_50: 1.0})
+    assert study.worst == FAISS_K
+    assert make_study([(aimed, {10: 0.5})]).worst == aimed.name
+
+
+def test_runs_that_differ_in_one_number_are_a_series_from_light_to_dark():
+    study = CASES["sweep"]
+    names = ["faiss 10 ... 320", "hnswlib 10 ... 320", "qdrant ef=16 ... 256"]
+    assert list(study.series) == names
+    assert study.series[names[2]] == [run.name for run in QDRANT]
+    for name, color, css in zip(names, (0, 1, 3), ("c0", "c1", "c3"), strict=True):
+        styles = [study.styles[run] for run in study.series[name]]
+        lightness = [luminance(style.color) for style in styles]
+        assert lightness == sorted(lightness, reverse=True)
+        assert styles[-1].color == COLORS[color]
+        assert styles[0].css == f"color-mix(in srgb, var(--{css}) 60%, var(--paper))"
+        assert len({style.marker for style in styles}) == 1
+    assert study.styles[FAISS_K].color == COLORS[2]
+    # Other graphs, other seeds and two alone are none; whatever their order, they ascend.
+    built = [make_run("faiss", ef, M=m, seed=s) for ef, m, s in ((9, 8, 0), (9, 8, 1), (7, 16, 0))]
+    strict = [make_run("pgvector", ef, iterative_scan="strict_order") for ef in (90, 9, 40)]
+    study = make_study(falls([*built, make_run("faiss", 8, M=8), *strict]))
+    label = "pgvector 9 ... 90,iterative_scan=strict_order M=32 seed=0"
+    assert study.series == {label: [strict[i].name for i in (1, 2, 0)]}
+
+
+def test_labels_say_in_what_the_indexes_of_runs_differ():
+    runs = [make_run("faiss", "k,50"), make_run("faiss", 50, 16, 40), Run("_lists")]
+    labels = make_study(falls([*runs, make_factory("IVF9,Flat", nprobe=8)])).labels.values()
+    graphs = ["faiss k,50 M=32 efConstruction=200", "faiss 50 M=16 efConstruction=40"]
+    assert [*labels] == [*graphs, "lists", "IVF9,Flat nprobe=8"]
 
 
 def test_the_loss_has_a_logarithmic_panel_on_which_small_losses_differ():
@@ -246,43 +280,29 @@ def test_the_loss_has_a_logarithmic_panel_on_which_small_losses_differ():
     _, lost = draw("overlap", make_study(falls(kept=lambda i, k: kept[i]))).axes
     drawn = [line.get_ydata() for line in lines(lost).values()]
     np.testing.assert_allclose(drawn, np.repeat([[0.003], [0.001], [0.0]], len(KS), axis=1))
-    low, high = lost.get_ylim()
-    assert low < 0 < high
     heights = lost.transData.transform([(10, loss) for loss in (0.003, 0.001, 0.0)])[:, 1]
     assert (-np.diff(heights) > 0.1 * lost.get_window_extent().height).all()
-    texts = [text.get_text() for text in lost.get_yticklabels()]
-    assert {"0", "0.001", "0.01"} <= set(texts)
+    assert [text.get_text() for text in lost.get_yticklabels()] == ["0 %", "0.1 %", "1 %"]
 
 
-def test_axes_invent_no_drama_where_nothing_is_lost():
-    nothing, little = make_study(NOTHING_LOST), make_study(falls(kept=lambda i, k: 0.9995))
-    shares = ("overlap", "found", "distribution", "speed", "who_drifts")
-    for name, study in itertools.product(shares, (nothing, little)):
+@pytest.mark.parametrize("kept", [1.0, 0.9995])
+def test_axes_invent_no_drama_where_nothing_is_lost(kept):
+    study = make_study(falls(kept=lambda i, k: kept))
+    for name in ("overlap", "found", "distribution", "who_drifts"):
         low, high = draw(name, study).axes[0].get_ylim()
-        assert 0.9 < low <= 0.95
-        assert 1 < high < 1.01
-    for name, place, least, most in (
-        ("distances", 1, -0.05, 0.05),
-        ("barycenter_shift", 0, 0, 0.05),
-        ("barycenter_shift", 1, 0, 0.05),
-        ("lid", 1, -0.05, 0.05),
-    ):
-        low, high = draw(name, nothing).axes[place].get_ylim()
-        assert low <= least
-        assert high >= most
-        assert low == 0 or least
+        assert 0.9 < low <= 0.95 and 1 < high < 1.01
+    for name, least in (("distances", 0.1), ("lid", 0.1), ("barycenter_shift", 0.05)):
+        assert np.ptp(draw(name, study).axes[1].get_ylim()) >= least - 1e-9
+    assert draw("barycenter_shift", study).axes[1].get_ylim()[0] == 0
 
 
 @pytest.mark.parametrize(
     ("name", "place", "metric"),
     [
         ("overlap", 0, "overlap"),
-        ("distances", 1, "kth_distance_error"),
-        ("distances", 2, "mean_distance_ann"),
+        ("distances", 0, "kth_distance_ann"),
         ("distances", 3, "mean_distance_error"),
-        ("hubness", 0, "hubness_ann"),
         ("hubness", 1, "orphans_ann"),
-        ("lid", 0, "lid_ann"),
         ("lid", 1, "lid_error"),
     ],
 )
@@ -293,7 +313,7 @@ def test_panels_are_rows_of_the_curves_with_their_intervals(name, place, metric)
     if metric.endswith("_ann"):
         exact = study.exact_curve(metric.replace("_ann", "_exact"))["mean"]
         np.testing.assert_array_equal(drawn.pop("exact").get_ydata(), exact)
-    assert list(drawn) == ["FAISS efSearch 50", "FAISS efSearch k", "hnswlib efSearch 50"]
+    assert list(drawn) == ["faiss 50", "faiss k", "hnswlib 50"]
     for run, line, band in zip(study.styles, drawn.values(), bands[-3:], strict=True):
         curve = study.run_curve(run, metric)
         np.testing.assert_array_equal(line.get_xdata(), KS)
@@ -301,35 +321,40 @@ def test_panels_are_rows_of_the_curves_with_their_intervals(name, place, metric)
         for k in (10, 130, 250):
             assert band_at(band, k) == tuple(curve.loc[k, ["ci_low", "ci_high"]])
         assert to_hex(line.get_color()) == to_hex(band.get_facecolor()[0])
+    is_percent = "%" in axes.yaxis.get_major_formatter()(0.25)
+    assert is_percent == metric.endswith("_error"), "as in the tables"
 
 
 def test_the_overlap_by_chance_is_a_thin_line():
+    of_others = "drawn at random, k / (N - 1)"
     for n, is_outside, last, name in (
-        (10_001, False, 0.025, "drawn at random, k / (N - 1)"),
-        (251, False, 1.0, "drawn at random, k / (N - 1)"),
+        (251, False, 1.0, of_others),
         (500, True, 0.5, "drawn at random, k / N"),
-        (500, False, 250 / 499, "drawn at random, k / (N - 1)"),
+        (500, False, 250 / 499, of_others),
     ):
         kept, lost = draw("overlap", make_study(manifests=made_of(n, is_outside))).axes
         expected = np.array([last / 25, last])
         np.testing.assert_allclose(lines(kept)[name].get_ydata()[[0, -1]], expected)
         np.testing.assert_allclose(lines(lost)[name].get_ydata()[[0, -1]], 1 - expected)
-        assert lines(lost)[name].get_linewidth() < 1
         assert kept.get_ylim()[0] > 0.5, "the axis is that of the runs"
         assert lost.get_ylim()[1] >= 1 - last / 25
 
 
-def test_the_distribution_has_a_panel_for_each_run():
-    study = make_study(falls(EIGHT))
+def test_the_distribution_has_a_panel_for_each_run_that_loses_something():
+    study = make_study(falls(EIGHT, kept=lambda i, k: 1 - 0.1 * i * k / 250))
     figure = draw("distribution", study)
     assert len({axes.get_ylim() for axes in figure.axes}) == 1, "panels can be compared"
-    for axes, run in zip(figure.axes, study.styles, strict=True):
+    for axes, run in zip(figure.axes, list(study.styles)[2:], strict=True):
         expected = study.queries(run).groupby("k")["overlap"]
         (median,) = lines(axes).values()
         np.testing.assert_array_equal(median.get_ydata(), expected.median())
         for band, low, high in zip(axes.collections, (0.05, 0.25), (0.95, 0.75), strict=True):
             ends = np.quantile(expected.get_group(200), [low, high])
             assert band_at(band, 200) == pytest.approx(tuple(ends))
+    label = study.labels[EIGHT[0].name]
+    kept = f"Not drawn: `{label}`, with which 95 % of the queries keep at least 99 %."
+    assert figure.get_label() == f"{kept} Of 7 others these 6 lose most."
+    assert draw("distribution").get_label() == ""
 
 
 def test_who_drifts_is_by_fifths_of_the_exact_lid():
@@ -344,55 +369,87 @@ def test_who_drifts_is_by_fifths_of_the_exact_lid():
     titles = [axes.get_title(loc="left") for axes in figure.axes[::2]]
     assert titles == ["k = 10", "k = 100", "k = 250"]
     for axes, metric in zip(figure.axes[4:], ("overlap", "distance_ratio"), strict=True):
-        drawn = lines(axes)["FAISS efSearch 50"].get_ydata()
+        drawn = lines(axes)["faiss 50"].get_ydata()
         np.testing.assert_array_equal(drawn, fifths[metric])
+    late = draw("who_drifts", make_study(falls(kept=lambda i, k: 1.0 if k < 100 else 0.9)))
+    assert [axes.get_title(loc="left") for axes in late.axes[::2]] == titles[1:]
+    assert "At k = 10 every fifth keeps all with every run." in late.get_label()
     study.per_query.loc[study.per_query["query"] >= 10, "lid_exact"] = np.nan
-    expected = study.per_query.query("run == @FAISS_50 and k == 10 and query in (8, 9)")
-    highest = study.fifths(FAISS_50, 10)["overlap"][5]
-    assert highest == pytest.approx(expected["overlap"].mean()), "those without an LID are left out"
+    expected = study.per_query.query("run == @FAISS_50 and k == 10 and query in (8, 9)")["overlap"]
+    assert study.fifths(FAISS_50, 10)["overlap"][5] == pytest.approx(expected.mean()), "with an LID"
 
 
-def test_how_many_queries_have_an_lid_stands_below_where_that_is_not_all():
-    for share, text in ((0.9999, "9,999 of 10,000"), (0.35, "35.0 %"), (1.0, None)):
-        study = make_study(share=share, n_queries=10_000)
-        for name in ("lid", "who_drifts"):
-            below = draw(name, study)._supxlabel.get_text()
-            assert below.endswith(f"\n{text} of the queries have an LID") == (text is not None)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", lambda study, run: study.run_curve(run, "overlap")["mean"]),
+        ("_lid", lambda study, run: abs(study.run_curve(run, "lid_error")["mean"])),
+        ("_density", lambda study, run: {250: 1.25}),
+    ],
+)
+def test_the_frontier_is_a_curve_for_each_series_at_the_k_of_interest(name, value):
+    factors = {run.name: (0.8, 1.25)[i % 2] for i, run in enumerate(SWEEP)}  # off by the same
+    study = make_study(falls(SWEEP), factors=factors)
+    by_speed, by_distances = draw(f"frontier{name}", study).axes
+    single, (faiss, hnswlib, qdrant) = study.labels[FAISS_K], study.series
+    assert list(lines(by_speed)) == [faiss, hnswlib, single, qdrant]
+    assert list(lines(by_distances)) == [faiss, single], "others do not count them"
+    written = by_speed.yaxis.get_major_formatter()
+    costs = ("queries_per_second", "distance_computations_per_query")
+    for axes, cost in zip((by_speed, by_distances), costs, strict=True):
+        assert axes.get_xscale() == "log"
+        for label, line in lines(axes).items():
+            runs = study.series.get(label, [FAISS_K])
+            assert line.get_gid() == " ".join(f"run-{study.styles[run].index}" for run in runs)
+            assert list(line.get_xdata()) == [study.cost(run, cost)[250] for run in runs]
+            texts = [f"{value(study, run)[250]:.3f}" for run in runs]
+            shown = [float(written(y).removesuffix(" %")) for y in line.get_ydata()]
+            shown = [y / 100 if "%" in written(0.1) else y for y in shown]
+            assert [f"{y:.3f}" for y in shown] == texts
+    numbers = [text.get_text() for text in by_distances.texts]
+    assert {*numbers[:2]} == {"10", "320"}
+    assert len(numbers) == 4
+    assert by_speed.figure.get_label() == "Numbers at points: efSearch or ef."
+    assert by_speed.yaxis_inverted(), "the exact is at the top"
+    assert f"{faiss}: " in panels.alt_text(by_speed.figure)
+    study.notes["parameters"]["k_of_interest"] = 100
+    assert study.k_of_interest == 100
 
 
-def test_cost_compares_runs_at_one_k_at_a_time():
-    study = make_study()
-    figure = draw("speed", study)
-    for k, row in zip((10, 100, 250), np.reshape(figure.axes, (3, 2)), strict=True):
-        assert list(lines(row[0])) == ["FAISS efSearch 50", "FAISS efSearch k"]
-        assert len(lines(row[1])) == 3
-        for axes, name in zip(row, COSTS.values(), strict=True):
-            assert axes.get_xscale() == "log"
-            drawn = lines(axes)
-            for run, label in study.labels.items():
-                if label in drawn:
-                    assert list(drawn[label].get_xdata()) == [study.cost(run, name)[k]]
-                    kept = study.run_curve(run, "overlap")["mean"][k]
-                    assert list(drawn[label].get_ydata()) == [kept]
-    assert "distances computed" in figure.axes[4].get_xlabel()
-    assert "queries/s" in figure.axes[5].get_xlabel()
-    figure = draw("speed", CASES["grids of their own"])
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "queries/s, log scale"]
-    assert all(list(lines(axes)) == ["hnswlib efSearch 50"] for axes in figure.axes)
+def test_on_the_frontier_all_but_nothing_is_told_apart_and_one_k_is_enough():
+    kept = (0.4, 0.9, 0.99, 0.999, 1.0)
+    runs = [make_run("faiss", ef) for ef in LADDER[:5]]
+    study = make_study(falls(runs, [10], lambda i, k: kept[i]))
+    axes, _ = draw("frontier", study).axes
+    ticks = [text.get_text() for text in axes.get_yticklabels()]
+    assert ticks == ["1", "0.999", "0.99", "0.9", "0.5"]
+    axes.figure.draw_without_rendering()
+    assert ">0.999<" in svg.inline(axes.figure, "frontier", "", {})
+    (line,) = lines(axes).values()
+    heights = axes.transData.transform(np.column_stack(line.get_data()))[:, 1]
+    assert (np.diff(heights) > 0.1 * axes.get_window_extent().height).all()
+    assert draw("frontier", CASES["grids of their own"]).axes[0].get_ylabel() == "overlap, k = 250"
 
 
 def test_a_figure_without_a_value_is_left_out_and_that_is_said(tmp_path):
+    chosen, left_out = figures.possible_figures(make_study(metrics=NOTEBOOK, factors={FAISS_K: 1}))
+    assert {"hubness", "frontier", "published", "who_drifts"} <= set(chosen) and left_out == {}
+    of_series = {"frontier_lid", "frontier_density"}
+    assert of_series.isdisjoint(chosen)
+    chosen, _ = figures.possible_figures(make_study(falls(SWEEP[:3]), factors={SWEEP[0].name: 1}))
+    assert of_series <= set(chosen)
+    chosen, left_out = figures.possible_figures(make_study(timed=False, metrics=OF_QUERIES))
+    assert {"hubness", "frontier", "published", "effort", "images"}.isdisjoint(chosen)
+    assert list(left_out) == ["frontier", "hubness"]
     # Imported lists came without times, and no other run has the k that are drawn.
     study = make_study([*falls([PGVECTOR]), *falls(THREE[:1], [50])])
     study.searched[PGVECTOR.name].clear()
     study.curves.loc[study.curves["metric"].str.startswith("lid"), "mean"] = np.nan
-    figure = draw("lid", study)
-    assert all("no values" in [text.get_text() for text in axes.texts] for axes in figure.axes)
-    assert "FAISS efSearch 50: no value" in figures.alt_text(figure)
+    assert "faiss 50: no value" in figures.alt_text(draw("lid", study))
     plots, left_out = figures.draw_figures(study, 30, ["png"], lambda name: tmp_path / name)
-    assert {"speed", "lid", "who_drifts"}.isdisjoint(plot.name for plot in plots)
+    assert {"frontier", "lid", "who_drifts"}.isdisjoint(plot.name for plot in plots)
     reason = "no run has a value where it is drawn"
-    assert left_out == {"who_drifts": "no query has an LID", "speed": reason, "lid": reason}
+    assert left_out == {"who_drifts": "no query has an LID", "frontier": reason, "lid": reason}
     assert {path.name for path in tmp_path.iterdir()} == {f"06_{plot.name}.png" for plot in plots}
 
 
@@ -418,7 +475,7 @@ def test_the_effort_is_shown_by_both_answers():
         "halves": dict(zip(("10", "250"), halves, strict=True)),
     }
     needed, _ = draw("effort", make_study(falls([run], [10, 250]), searched={run.name: notes})).axes
-    label = "FAISS efSearch for overlap 0.95"
+    label = "faiss overlap=0.95"
     assert list(lines(needed)[label].get_ydata()) == [12, 251]
     np.testing.assert_array_equal(lines(needed)[f"{label}, on the mean"].get_ydata(), [11, np.nan])
     (cross,) = (one for one in needed.get_lines() if one.get_marker() == "x")
@@ -428,21 +485,20 @@ def test_the_effort_is_shown_by_both_answers():
     np.testing.assert_array_equal(lines(needed)[label].get_ydata(), [12, np.nan])
 
 
-def test_what_there_are_no_numbers_for_is_left_out_with_a_reason():
-    chosen, left_out = figures.possible_figures(make_study(timed=False, metrics=OF_QUERIES))
-    assert {"hubness", "speed", "published", "effort", "images"}.isdisjoint(chosen)
-    assert left_out == {
-        "hubness": "it describes whole graphs, and not every row is a query",
-        "speed": "these lists came without search times",
+def test_what_shows_nothing_is_folded_and_why_is_said(tmp_path):
+    def folded(study):
+        plots, _ = figures.draw_figures(study, 30, ["png"], lambda name: tmp_path / name)
+        return {plot.name: plot.folded for plot in plots if plot.folded}
+
+    no_series = "no three runs differ in one number of their search"
+    nothing = folded(make_study(falls([*THREE, make_run("hnswlib", 70)], [10], lambda i, k: 1.0)))
+    assert nothing.pop("frontier").startswith(no_series)
+    assert nothing == {
+        **dict.fromkeys(("distribution", "who_drifts", "found"), "every line is flat, at 1"),
+        "barycenter_shift": "every line is flat, at 0",
     }
-    chosen, left_out = figures.possible_figures(make_study(metrics=NOTEBOOK))
-    assert {"hubness", "speed", "published", "who_drifts"} <= set(chosen)
-    assert left_out == {}
-    many = make_study(falls([make_run("faiss", ef) for ef in range(1, 14)], [10]))
-    assert figures.possible_figures(many) == (
-        ["overlap"],
-        {"figures of all runs": "there are more than 12"},
-    )
+    whole = falls(SWEEP[:3], [10], kept=lambda i, k: 0.9)
+    assert folded(make_study(whole, found=1.0)) == {"found": "every line is flat, at 1"}
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # Matplotlib's
@@ -460,38 +516,75 @@ def test_the_same_figure_is_the_same_file_with_the_pixels_that_matplotlib_gives_
     np.testing.assert_array_equal(imread(path), imread(tmp_path / "plain.png"))
 
 
-@pytest.mark.parametrize(
-    ("n", "shape"),
-    [(1, (1, 1)), (5, (1, 5)), (8, (1, 8)), (13, (1, 8)), (39, (4, 8)), (40, (5, 8)), (99, (5, 8))],
-)
+VARIABLES = {"paper", "ink", "faint", "rule", "others", *(f"c{i}" for i in range(12))}
+
+
+def test_on_the_page_figures_are_text_in_its_colors_without_what_it_has_once(tmp_path):
+    study = CASES["sweep"]
+    plots, again = (
+        figures.draw_figures(study, 30, ["png"], lambda name: tmp_path / name)[0] for _ in range(2)
+    )
+    assert plots == again, "the same bytes"
+    runs = {f"run-{style.index}" for style in study.styles.values()}
+    for plot in plots:
+        root = ElementTree.fromstring(plot.svg)
+        assert root.attrib.pop("aria-label") == plot.alt_text
+        assert {"width", "height"}.isdisjoint(root.attrib)
+        x, _, width, _ = map(float, root.get("viewBox").split())
+        assert (x, width) == (0, 252), "so that 8 points are 11 pixels on a phone"
+        texts = [text.text for text in root.iter("text")]
+        assert not any("95 %" in text or text in study.labels.values() for text in texts)
+        if plot.name == "overlap":
+            assert texts.count("k, neighbors asked for") == 1
+            groups = {one.get("class") for one in root.iter("g")} - {None}
+            assert groups == runs | {f"band {run}" for run in runs}
+        own = [one.get("id") for one in root.iter() if one.get("id")]
+        assert all(one.startswith(f"{plot.name}-") for one in own)
+        content = ElementTree.tostring(root, "unicode")
+        assert set(re.findall(r"#([\w-]+)", content)) == set(own), "no color, no other id"
+        assert len(own) == len(set(own))
+        assert set(re.findall(r"var\(--(\w+)\)", content)) <= VARIABLES
+        assert not re.search(r"\d\.\d{5}|font-family|xlink|<style", content)
+    assert sum(len(plot.svg) for plot in plots) < 700_000
+
+
+def test_a_run_has_a_mark_of_its_own_for_tables_and_texts():
+    assert len({svg.mark(style) for style in CASES["twelve runs"].styles.values()}) == 12
+    for i, style in enumerate(make_study().styles.values()):
+        root = ElementTree.fromstring(svg.mark(style))
+        assert (root.get("class"), root.get("style")) == (f"mark run-{i}", f"color:{style.css}")
+        assert root[0].get("stroke-dasharray", "") == ("", "5 2.5", "5 2 1 2")[i]
+        assert root[1].get("d").count("L") == (0, 3, 2)[i], "a circle, a square, a triangle"
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (13, (1, 8)), (39, (4, 8)), (99, (5, 8))])
 def test_an_image_grid_shows_images_once_and_has_no_empty_place(n, shape):
     study = make_study(falls(ks=[10]))
     study.images = np.repeat(np.arange(n, dtype=np.uint8), 12 * 12 * 3).reshape(n, 12, 12, 3)
-    figure = draw("images", study)
-    (axes,) = figure.axes
-    np.testing.assert_allclose(axes.get_position().extents, [0, 0, 1, 1])
+    (axes,) = draw("images", study).axes
     pixels = axes.images[0].get_array()
     assert pixels.shape == (13 * shape[0] - 1, 13 * shape[1] - 1, 3)
     shown = pixels[::13, ::13, 0].ravel()
     assert len(set(shown)) == shape[0] * shape[1]
-    assert (shown[0], shown[-1]) == (0, n - 1) or n == 1
+    assert (shown[0], shown[-1]) == (0, n - 1)
     assert (pixels == 255).sum() == pixels.size - 12 * 12 * 3 * len(shown), "white between them"
-    assert figures.alt_text(figure) == "some of the images, evenly spaced over the rows"
+    assert figures.alt_text(axes.figure) == "some of the images, evenly spaced over the rows"
 
 
 def test_the_gallery_is_of_the_queries_that_kept_least():
     overlap = np.array([1.0, 0.2, 0.9, 0.2, 0.0, 1.0, 0.2])
     shift = np.array([0.0, 0.5, 9.0, 0.7, np.nan, 0.0, np.nan])
     rows, strangers = np.arange(7), np.full((7, 2), 99)
-    assert gallery.most_drifted(overlap, shift, rows, strangers, 3) == [4, 6, 3]
-    assert gallery.most_drifted(overlap, shift, rows, strangers, 100) == [4, 6, 3, 1, 2]
-    assert gallery.most_drifted(np.ones(7), np.zeros(7), rows, strangers, 3) == []
+    same, kept = np.zeros(7, bool), np.ones(7)
+    assert gallery.most_drifted(overlap, shift, same, rows, strangers, 3) == [4, 6, 3]
+    assert gallery.most_drifted(overlap, shift, rows == 1, rows, strangers, 9) == [1, 4, 6, 3, 2]
+    assert gallery.most_drifted(kept, np.zeros(7), same, rows, strangers, 3) == []
     # No query stands beside its own neighbor: 20 is one of 10, 30 has 10 as one, 40 has 20 as one,
     # which is not shown.
     overlap, rows = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([10, 20, 30, 40, 50])
     exact = np.array([[20, 1], [2, 3], [4, 10], [5, 20], [6, 7]])
-    assert gallery.most_drifted(overlap, np.zeros(5), rows, exact, 5) == [0, 3, 4]
-    assert gallery.most_drifted(overlap, np.zeros(5), rows, exact, 2) == [0, 3]
+    assert gallery.most_drifted(overlap, np.zeros(5), same[:5], rows, exact, 5) == [0, 3, 4]
+    assert gallery.most_drifted(overlap, np.zeros(5), same[:5], rows, exact, 2) == [0, 3]
 
 
 def test_a_gallery_row_shows_what_was_lost_and_what_came_instead():
@@ -500,11 +593,11 @@ def test_a_gallery_row_shows_what_was_lost_and_what_came_instead():
     ann_distances = np.concatenate([np.linspace(1, 4, 13), [np.inf] * 7])
     query = gallery.drifted_query(77, exact, distances, ann, ann_distances)
     assert (query.row, query.lost, query.missing) == (77, 10, 7)
-    rows = [*((i, i + 1, distances[i], False) for i in (0, 1))]
-    rows += [(i, i + 1, distances[i], True) for i in range(10, 16)]
-    assert list(query.exact.itertuples(index=False, name=None)) == rows
-    rows = [(20 + i, i + 1, ann_distances[i], False) for i in (10, 11, 12)]
-    assert list(query.instead.itertuples(index=False, name=None)) == rows
+    assert list(query.exact["row"]) == [0, 1, *range(10, 16)]
+    assert list(query.exact["rank"]) == [1, 2, *range(11, 17)]
+    assert list(query.exact["lost"]) == [False] * 2 + [True] * 6
+    assert query.instead[["row", "rank"]].to_numpy().tolist() == [[30, 11], [31, 12], [32, 13]]
+    assert (query.exact["far"][0], query.exact["far"][15]) == ("as far", "2.6 times as far")
     lost_one = gallery.drifted_query(0, exact, distances, np.append(exact[:-1], 50), distances)
     assert list(lost_one.exact["rank"]) == [*range(1, 8), 20]
     nothing = gallery.drifted_query(0, exact, distances, np.full(20, -1), ann_distances)
@@ -521,11 +614,11 @@ def test_the_gallery_is_by_default_where_drift_shows():
     # What is short in nearly every list shows nothing, if another loses by choice.
     is_short = (study.curves["run"] == FAISS_50) & (study.curves["metric"] == "found")
     study.curves.loc[is_short & (study.curves["k"] > 200), "q95"] = 0.9
-    assert study.worst == (FAISS_50, 200)
+    assert study.drifted == (FAISS_50, 200)
     study.curves.loc[is_short, "q95"] = 0.9
-    assert study.worst == (FAISS_K, 250)
+    assert study.drifted == (FAISS_K, 250)
     study.curves.loc[study.curves["metric"] == "found", "q95"] = 0.9
-    assert study.worst == (FAISS_50, 250)
+    assert study.drifted == (FAISS_50, 250)
     with pytest.raises(InputError, match="--gallery-run x was not measured, but faiss_M32_efc200"):
         gallery.choose(study, "x", None)
     with pytest.raises(InputError, match=r"--gallery-k 15 was not measured for faiss.*, but 10"):
@@ -536,7 +629,11 @@ def test_the_gallery_is_by_default_where_drift_shows():
     assert family.label_of(FAISS_50) == FAISS_50, "the lists are those of one graph"
 
 
-def test_images_have_the_names_of_their_files_and_their_labels():
-    table = pd.DataFrame({"source": ["photos/a/1", "/home/me/cats/tom.png"], "label": [-1, 3]})
-    shown = gallery.Gallery([], "run", 10, np.zeros((2, 8, 8, 3), np.uint8), table)
-    assert [shown.name(row) for row in (0, 1)] == ["photos/a/1", "tom.png, label 3"]
+def test_images_have_the_names_of_their_users_or_files_and_their_labels():
+    images = pd.DataFrame({"source": ["photos/a/1", "/home/me/cats/tom.png", "x"]})
+    rows = pd.DataFrame(
+        {"row": [0, 1, 2], "id": ["0", "1", "Kim"], "label": [-1, 3, 3], "group": 0}
+    )
+    known = gallery.name_rows(images, rows)
+    shown = gallery.Gallery([], "run", 10, np.zeros((3, 8, 8, 3), np.uint8), known)
+    assert list(map(shown.name, range(3))) == ["photos/a/1", "tom.png, label 3", "Kim, label 3"]

@@ -20,6 +20,7 @@ CHOICES = {
     "04": [
         (
             *("", "--runs faiss:1", "--runs faiss:k hnswlib:2k", "--runs faiss:0.25k usearch:20"),
+            *("--runs faiss:2..99", "--runs IVF8,Flat:nprobe=1..8", "--lists other:ef=9 ids.npy"),
             *("--runs faiss:overlap=0.9 faiss:50", "--runs faiss:lid=0.1", "--runs PQ2x4fs Flat"),
             *("--runs IVF8,Flat:nprobe=overlap=0.8", "--runs HNSW8,Flat HNSW8_SQ8:efSearch=9"),
             *("--runs IVF4,PQ2x4,RFlat:nprobe=2,k_factor=3", "--lists other ids.npy"),

@@ -55,19 +55,6 @@ def test_what_is_no_grid(flags, exact_k, message):
         grid(flags, exact_k)
 
 
-@pytest.mark.parametrize(
-    ("ks", "expected"),
-    [
-        ([10], "10"),
-        ([10, 20, 30, 40], "10, 20, 30, 40"),
-        ([10, 20, 30, 40, 50], "10, 20, ... 50"),
-        ([10, 20, 30, 40, 45], "10, 20, 30, 40, 45"),  # "..." would say another grid
-    ],
-)
-def test_in_a_sentence(ks, expected):
-    assert cli.format_grid(ks) == expected
-
-
 @pytest.fixture
 def stages(stages, small):
     """In a copy of a small study."""

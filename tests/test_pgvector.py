@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import numpy as np
 import psycopg
@@ -17,7 +17,7 @@ from drift.indexes.pgvector_hnsw import PgvectorHnsw
 from drift.indexes.registry import parse_run
 from drift.pipeline import INTERRUPTED
 from drift.pipeline.postgres import embedded_server
-from tests.conftest import ROOT, shell, within_ten_seconds
+from tests.conftest import ROOT, process, shell, within_ten_seconds
 
 N, D = 600, 16
 BUILD = """
@@ -66,18 +66,6 @@ def database(url, name):
     """The URL of a new database on the same server."""
     run_sql(url, f"create database {name}")
     return url.replace("/postgres?", f"/{name}?")
-
-
-@contextmanager
-def process(script, url):
-    """A process that runs a script, at the head of a group of its own, and what it prints first."""
-    command, pipe = [sys.executable, "-c", script, url], subprocess.PIPE
-    child = subprocess.Popen(command, cwd=ROOT, stdout=pipe, text=True, start_new_session=True)
-    try:
-        yield child, child.stdout.readline().strip()
-    finally:
-        child.kill()
-        child.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +120,6 @@ def test_lists_end_at_ef_search_unless_an_iterative_scan_goes_on(index):
     for row_ids, row, m in zip(ids, squared, returned, strict=True):
         assert (row_ids[m:] == -1).all() and np.isinf(row[m:]).all()
         assert len(set(row_ids[:m])) == m and (np.diff(row[:m]) >= 0).all()
-
-
-def test_as_many_threads_search_as_are_set(index, monkeypatch):
-    lists = []
-    for threads in (1, 3):
-        monkeypatch.setattr("faiss.omp_get_max_threads", lambda threads=threads: threads)
-        lists.append(index.search(normal(31, seed=1), 10, {"ef_search": 40})[0])
-
-    np.testing.assert_array_equal(*lists)
-    assert len(index._connections) >= 3
 
 
 @pytest.mark.parametrize("length", [1, 250, N])

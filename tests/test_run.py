@@ -5,7 +5,13 @@ import json
 import pytest
 
 from drift import InputError
-from drift.indexes.registry import LIBRARIES, index_class, parse_run
+from drift.indexes.registry import (
+    LIBRARIES,
+    expand_series,
+    index_class,
+    parse_imported,
+    parse_run,
+)
 from drift.indexes.run import Policy, Run
 from drift.indexes.search import group_shared_searches
 from drift.protocols import Protocol
@@ -51,7 +57,7 @@ def test_policies(text, values, smallest, label):
 )
 def test_what_is_no_policy(text):
     assert Policy.parse(text) is None
-    with pytest.raises(InputError, match=r"is no run: .*: write faiss:") as error:
+    with pytest.raises(InputError, match=r"is no run: write faiss:50, or in place") as error:
         parse_run(f"faiss:{text}")
     assert "\n" not in str(error.value)
 
@@ -67,50 +73,35 @@ def test_a_target_in_percent_is_the_same_run(percent, level):
 
 
 NAMES = [
-    ("faiss:50", "faiss_M32_efc200", "_ef50", "FAISS efSearch 50"),
-    ("faiss:0.25k", "faiss_M32_efc200", "_ef0.25k", "FAISS efSearch 0.25k"),
-    ("faiss:2k,50", "faiss_M32_efc200", "_ef2kmin50", "FAISS efSearch 2k, at least 50"),
-    ("hnswlib:k,ef_construction=400", "hnswlib_M32_efc400", "_efk", "hnswlib efSearch k"),
-    ("usearch:lid=0.01", "usearch_M32_efc200", "_eflid0.01", "usearch efSearch for lid 0.01"),
-    ("faiss:recall=95%", "faiss_M32_efc200", "_efrecall0.95", "FAISS efSearch for recall 0.95"),
-    (
-        "pgvector:40,iterative_scan=strict_order",
-        "pgvector_M32_efc200",
-        "_ef40_iterative_scan_strict_order",
-        "pgvector efSearch 40, iterative scan strict_order",
-    ),
-    ("IVF256,Flat:nprobe=8", "IVF256_Flat", "_nprobe_8", "IVF256,Flat nprobe 8"),
-    ("PQ64x4fs", "PQ64x4fs", "", "PQ64x4fs"),
-    (
-        "IVF9,PQ8,RFlat:nprobe=0.5k,8,k_factor_rf=1.5",
-        "IVF9_PQ8_RFlat",
-        "_nprobe_0.5k_8_k_factor_rf_1.5",
-        "IVF9,PQ8,RFlat nprobe 0.5k, at least 8, k_factor_rf 1.5",
-    ),
-    (
-        "HNSW8,Flat:efSearch=k,50,efConstruction=40",
-        "HNSW8_Flat_efConstruction_40",
-        "_efSearch_k_50",
-        "HNSW8,Flat efSearch k, at least 50, efConstruction 40",
-    ),
+    ("faiss:50", "faiss_M32_efc200", "_ef50"),
+    ("faiss:0.25k", "faiss_M32_efc200", "_ef0.25k"),
+    ("faiss:2k,50", "faiss_M32_efc200", "_ef2kmin50"),
+    ("hnswlib:k,ef_construction=400", "hnswlib_M32_efc400", "_efk"),
+    ("usearch:lid=0.01", "usearch_M32_efc200", "_eflid0.01"),
+    ("pgvector:40,iterative_scan=off", "pgvector_M32_efc200", "_ef40_iterative_scan_off"),
+    ("IVF256,Flat:nprobe=8", "IVF256_Flat", "_nprobe_8"),
+    ("PQ64x4fs", "PQ64x4fs", ""),
+    ("PQ8,RFlat:nprobe=0.5k,8,k_factor_rf=1.5", "PQ8_RFlat", "_nprobe_0.5k_8_k_factor_rf_1.5"),
+    ("HNSW8:efSearch=k,50,efConstruction=40", "HNSW8_efConstruction_40", "_efSearch_k_50"),
     (
         "IVF9_HNSW8,Flat:nprobe=overlap=0.9,quantizer_efConstruction=20",
         "IVF9_HNSW8_Flat_quantizer_efConstruction_20",
         "_nprobe_overlap_0.9",
-        "IVF9_HNSW8,Flat nprobe for overlap 0.9, quantizer_efConstruction 20",
     ),
-    ("NSG32,Flat:search_L=50", "NSG32_Flat", "_search_L_50", "NSG32,Flat search_L 50"),
-    ("IVF16(HNSW8),Refine(SQ8)", "IVF16_HNSW8__Refine_SQ8_", "", "IVF16(HNSW8),Refine(SQ8)"),
-    ("Residual-2,x é", "Residual-2_x__", "", "Residual-2,x é"),
+    ("NSG32,Flat:search_L=50", "NSG32_Flat", "_search_L_50"),
+    ("IVF16(HNSW8),Refine(SQ8)", "IVF16_HNSW8__Refine_SQ8_", ""),
+    ("Residual-2,x é", "Residual-2_x__", ""),
 ]
 
 
-@pytest.mark.parametrize(("text", "index", "settings", "label"), NAMES)
-def test_names(text, index, settings, label):
+@pytest.mark.parametrize(("text", "index", "settings"), NAMES)
+def test_names(text, index, settings):
     for seed, suffix in ((0, ""), (7, "_seed7")):
         run = parse_run(text, seed=seed, build_threads=2)
         assert (run.name, run.family) == (index + settings + suffix, index + settings)
-        assert (run.index_name, run.label) == (index + suffix, label)
+        assert run.index_name == index + suffix
+        # A label is what is written in a shell.
+        assert run.label == text.replace(":", " ", 1).replace(",ef_construction=400", "")
         kept = json.loads(json.dumps(run.parameters, allow_nan=False))
         assert Run.from_json(kept["run"]) == run
         assert (kept["run"]["name"], kept["run"]["family"]) == (run.name, run.family)
@@ -118,11 +109,86 @@ def test_names(text, index, settings, label):
         assert index_class(run) is LIBRARIES[library]
 
 
+def test_a_run_in_words():
+    ef = "efSearch k, at least 50"
+    for text, in_title, description in (
+        ("faiss:k,50", f"FAISS at {ef}", f"FAISS HNSW, M 16, efConstruction 200, seed 7, {ef}"),
+        ("PQ4,RFlat:k=9,a=8", "PQ4,RFlat at k 9 and a 8", "FAISS PQ4,RFlat, seed 7, k 9, a 8"),
+        ("HNSW8:efConstruction=9", "HNSW8", "FAISS HNSW8, efConstruction 9, seed 7"),
+    ):
+        run = parse_run(text, M=16, seed=7)
+        assert (run.in_title, run.description) == (in_title, description)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("faiss:50", ("faiss_M32_efc200_ef..._seed7", 50)),
+        ("IVF9,Flat:nprobe=8", ("IVF9_Flat_nprobe_..._seed7", 8)),
+        ("IVF9,RFlat:nprobe=k,k_factor_rf=1.5", ("IVF9_RFlat_nprobe_k_k_factor_rf_..._seed7", 1.5)),
+        *((text, None) for text in ("faiss:k", "PQ4", "IVF9,RFlat:nprobe=8,k_factor_rf=2")),
+    ],
+)
+def test_runs_of_a_series_have_all_but_one_number_in_common(text, key):
+    assert parse_run(text, seed=7).series_key == key
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("faiss:{}", [10, 16, 26, 43, 70, 114, 186, 302, 492, 800]),
+        ("usearch:{},ef_construction=400", [1, 2, 3, 4, 5]),
+        ("IVF256,Flat:nprobe={}", [7, 8]),
+        ("IVF9,RFlat:nprobe={},k_factor_rf=2", [1, 2, 3, 4, 6, 10, 16, 25, 40, 64]),
+    ],
+)
+def test_a_series_is_at_most_ten_runs_evenly_on_a_logarithmic_scale(text, numbers):
+    asked = text.format(f"{numbers[0]}..{numbers[-1]}")
+    assert expand_series(asked) == [text.format(number) for number in numbers]
+    keys = [parse_run(one).series_key for one in expand_series(asked)]
+    if "k_factor" not in text:
+        assert [number for _, number in keys] == numbers and len({key for key, _ in keys}) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"faiss:{ladder}" for ladder in ("10..5", "0..5", "1..1", "10..", "..5", "a..b", "1.5..3")]
+    + [f"faiss:{ladder}" for ladder in ("1...5", "1..5..9", "01..5", "2k..4k", "1..5k", "-1..5")]
+    + ["IVF9,RFlat:nprobe=1..8,k_factor_rf=1..4", "PQ4:..", "faiss:50..100.5"],
+)
+def test_what_is_no_series_is_one_line(text):
+    with pytest.raises(InputError, match=r"is no series: it is of two whole numbers.* as faiss:10"):
+        expand_series(text)
+    for other in ("../my.index", "faiss:50", "Flat", "10..800"):
+        assert expand_series(other) == [other]
+
+
 def test_lists_of_another_system_are_a_run_too():
-    run = Run("_milvus")
-    assert (run.name, run.family, run.label, run.M) == ("_milvus", "_milvus", "milvus", None)
-    assert run.parameters == {"run": run.to_json(), "backend": "_milvus", "ef_search": None}
-    assert Run.from_json(run.to_json()) == run
+    for text, name, in_title, key in (
+        ("milvus", "milvus", "milvus", None),
+        ("qdrant:ef=64", "qdrant_ef_64", "qdrant at ef 64", ("qdrant_ef_...", 64)),
+        ("annoy-2:n=9,eps=0.5", "annoy-2_n_9_eps_0.5", "annoy-2 at n 9 and eps 0.5", None),
+        ("x:ef_search=9", "x_ef_search_9", "x at efSearch 9", ("x_ef_search_...", 9)),
+    ):
+        run = parse_imported(text)
+        assert (run.name, run.family, run.index_name, run.M) == (name, name, run.library, None)
+        assert (run.in_title, run.series_key) == (in_title, key)
+        kept = json.loads(json.dumps(run.parameters, allow_nan=False))
+        assert Run.from_json(kept["run"]) == run
+    qdrant = parse_imported("qdrant:ef=64")
+    assert (qdrant.label, qdrant.description) == ("qdrant ef=64", "lists of qdrant, ef 64")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a/b", "_x", "graphs", "a_seed1", "faiss_M32_efc200", ":ef=4", "x:", "x:ef", "x:ef="),
+        *("x:ef=k", "x:ef=-1", "x:ef=64,5", "x:=5", "x:1ef=5", "x:a.b=5", "x:ef=1..4", "x:ef=5:6"),
+    ],
+)
+def test_what_is_no_name_of_lists_is_one_line(text):
+    with pytest.raises(InputError, match=r"^--lists .*a setting is a number, as in qdrant:ef=64$"):
+        parse_imported(text)
 
 
 @pytest.mark.parametrize(
@@ -149,30 +215,26 @@ def test_settings_of_hnsw_graphs(text, M, ef_construction, ef_search):
     ("text", "message"),
     [
         *(
-            (f"{name}:{ef}", f"system returned is --lists {name} IDS.npy")
-            for name, ef in (("annoy", "50"), ("ScaNN", "50"), ("milvus", "k"))
+            (
+                text,
+                "write one of faiss, hnswlib, usearch, pgvector and its efSearch, as faiss:50, or",
+            )
+            for text in (
+                "annoy:50",
+                "ScaNN:50",
+                "my.index",
+                "./faiss",
+                "FAISS:50",
+                "HNSW32:50",
+                "50",
+            )
         ),
-        *(
-            (path, "the index in a file is not read: search it, and give --lists NAME IDS.npy")
-            for path in ("my.index", "./faiss", "/a/b.bin:50")
-        ),
-        ("FAISS:50", "is no run: there is no FAISS: write faiss:50"),
-        ("fiass:k,50", "write faiss:k,50"),
-        ("HNSW:50", "write hnswlib:50"),
-        ("HNSW32:50", "as HNSW32:efSearch=50"),
-        ("IVF9,Flat:8", "as IVF9,Flat:nprobe=8"),
-        ("50", "it has no library: write faiss:50"),
+        *((text, "returned is --lists NAME IDS.npy") for text in (":50", "/a/b.bin:50", "10..800")),
         ("faiss:50,M=8", "M is set for all runs: write --runs faiss:50 --m 8"),
-        ("faiss:overlap=1", "a target is more than 0 and less than 1 (or 100 %): write faiss:ov"),
-        ("faiss:recall=95", "write faiss:recall=95%"),
-        ("faiss:lid=.050", "write faiss:lid=0.05"),
-        ("faiss:ef=64", "write faiss:64"),
-        ("faiss:K", "write faiss:k"),
-        ("faiss:k*2", "write faiss:2k"),
-        ("faiss", "faiss: is no run"),
+        ("faiss:recall=95", "or in place of 50 another whole number, k, 2k, 0.25k, k,50 for k but"),
+        ("faiss", "faiss: is no run: write faiss:50"),
         ("faiss:2.5", "faiss:2.5 is no run"),
         ("faiss:0", "faiss:0 is no run"),
-        (":50", "write faiss:50"),
         ("faiss:k,50,threads=4", "faiss has no setting threads=4: after efSearch it takes ef_con"),
         ("faiss:50,iterative_scan=off", "faiss has no setting iterative_scan=off"),
         ("pgvector:50,iterative_scan=on", "ef_construction=400 or iterative_scan=off|relaxed_ord"),
@@ -195,7 +257,7 @@ def test_what_is_no_run_is_one_line(text, message):
     with pytest.raises(InputError) as error:
         parse_run(text)
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert len(str(error.value)) < 200, "two lines"
+    assert len(str(error.value)) < 260, "three lines"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 
 from drift.indexes.run import Run
+from drift.pipeline import cli
 from drift.report import by_use, tables
-from drift.report.sentences import drift_by_lid, extent, verdict
+from drift.report.headline import headline
+from drift.report.reasons import setter
+from drift.report.sentences import drift_by_lid, paragraphs, verdict
 from tests.studies import ERRORS, falls, made_of, make_factory, make_run, make_study
 
 
@@ -17,8 +20,9 @@ def test_numbers_look_like_what_they_are():
     values = (0.99996, 1.0, 0.9999999, 0.94894, -1e-10, np.nan, 26430.4, np.inf)
     texts = ["0.99996", "1", "0.9999999", "0.9489", "0", "-", "26430", "inf"]
     assert list(map(tables.format_number, values)) == texts
-    texts = ["1.000", "> 0.999", "0.500", "< 0.001", "0.000"]
-    assert list(map(tables.format_fraction, (1.0, 0.9997, 0.5, 0.0001, 0.0))) == texts
+    texts = ["100 %", "99.97 %", "> 99.99 %", "50 %", "0.01 %", "< 0.01 %", "0 %", "-"]
+    shares = (1.0, 0.9997, 0.999999, 0.5, 0.0001, 0.000001, 0.0, np.nan)
+    assert list(map(tables.format_share, shares)) == texts
     for error, text in (
         ((-0.588, -0.649, -0.527), "-58.8 (-64.9 to -52.7)"),
         ((0.0011, 0.0008, 0.0013), "+0.11 (+0.08 to +0.13)"),
@@ -29,7 +33,7 @@ def test_numbers_look_like_what_they_are():
         ((0.05, np.nan, np.nan), "+5.0 (no interval)"),
         ((np.nan, np.nan, np.nan), "-"),
     ):
-        assert tables.format_error(*error) == text
+        assert tables.with_details(*tables.format_error(*error)) == text
     for share, text in (
         (1, "all 10,000 queries"),
         (0.9999, "9,999 of 10,000 queries"),
@@ -46,9 +50,9 @@ def test_numbers_look_like_what_they_are():
         ((10, 66.43, 64.0, 68.26), "66.4 (64 to 68.3)"),
         ((100, 240.0, 230.0, np.nan), "240 (230 to more than 250)"),
         ((100, 160.4, 99.96, 1234.5), "160 (100 to 1234)"),
-        ((0, 10.0, 10.0, 10.0), "10 or less"),
-        ((0, 10.0, 10.0, 25.0), "10 or less (to 25)"),
-        ((0, 10.0, 10.0, np.nan), "10 or less (to more than 250)"),
+        ((0, 10.0, 10.0, 10.0), "less than 10"),
+        ((0, 10.0, 10.0, 25.0), "less than 10 (to 25)"),
+        ((0, 10.0, 10.0, np.nan), "less than 10 (to more than 250)"),
         ((250, np.nan, np.nan, np.nan), "more than 250"),
         ((100, np.nan, 220.4, np.nan), "not sure beyond 100"),
         ((0, np.nan, 10.0, np.nan), "not sure at any k"),
@@ -56,8 +60,9 @@ def test_numbers_look_like_what_they_are():
 )
 def test_how_far_a_run_is_safe_is_one_cell(limit, text):
     names = ("safe_k", "crossing_k", "crossing_low", "crossing_high")
-    row = SimpleNamespace(**dict(zip(names, limit, strict=True)))
-    assert tables.format_crossing(row, [10, 100, 250]) == text
+    row = SimpleNamespace(run="", criterion="", **dict(zip(names, limit, strict=True)))
+    study = SimpleNamespace(run_curve=lambda *_: pd.DataFrame({"mean": 1}, [10, 100, 250]))
+    assert tables.with_details(*tables.format_crossing(study, row)) == text
 
 
 def test_tables_show_the_ends_of_the_grid():
@@ -66,10 +71,11 @@ def test_tables_show_the_ends_of_the_grid():
     assert (tables.evenly([10, 20, 30], 6), tables.evenly([7], 6)) == ([10, 20, 30], [7])
 
 
-# The verdict, of runs by their overlap at two k or three.
+# What is said, of runs by their overlap at two k or three.
 
 FALLS, STAYS, GROWS = {10: 0.9995, 250: 0.64}, {10: 0.999, 250: 0.998}, {10: 0.994, 250: 0.998}
 FLOOR, LOSES, TIES = {10: 0.9995, 250: 0.998}, {10: 0.999, 250: 0.8}, {10: 0.433, 250: 0.9}
+ALL = {10: 1.0, 250: 1.0}
 OF_VERDICT = [
     *("overlap", "recall", "found", "distance_ratio", "barycenter_shift_relative"),
     *("lid_exact", "lid_difference", *ERRORS),
@@ -80,6 +86,7 @@ FAISS_FLOOR, FAISS_300 = make_run("faiss", "k,50"), make_run("faiss", 300)
 HNSWLIB, PGVECTOR = make_run("hnswlib", 50), make_run("pgvector", 50)
 THEIRS, MINE = Run("theirs"), Run("mine")
 IVF = make_factory("IVF256,Flat", nprobe=8)
+LADDER = [make_run("faiss", ef) for ef in (10, 30, 90, 300)]
 
 
 def study_of(*kept, **options):
@@ -87,38 +94,135 @@ def study_of(*kept, **options):
 
 
 def text_of(study):
-    return " ".join(verdict(study).sentences)
+    return " ".join(sentence for paragraph in paragraphs(study) for sentence in paragraph)
 
 
 def check(kept, *words, lacks=(), **options):
-    """Whether the verdict on some runs says some words, and lacks others."""
+    """Whether what is said of some runs has some words, and lacks others."""
     text = text_of(study_of(*kept, **options))
     assert all(one in text for one in words), text
     assert not any(one in text for one in lacks), text
 
 
-def test_the_verdict_gives_result_reason_and_advice():
-    runs, options = [(FAISS, FALLS), (FAISS_FLOOR, FLOOR), (HNSWLIB, STAYS)], {"found": 0.856}
-    options["lid_off"] = -0.588
-    check(
-        runs,
-        "3 approximate searches beside the exact k nearest neighbors, k = 10 to",
-        "FAISS efSearch k, at least 50, and hnswlib efSearch 50 keep at least 99 % of the",
-        "FAISS efSearch 50 has lost 1 % of the neighbors at k = 66.4 (61.2 to 72.5), ",
-        "keeps 0.640 at k = 250",
-        "14.4 % of the places stay empty",
-        "an LID 58.8 % too low (exact lists cut as short: none; it is that other neighbors",
-        "The reason that FAISS efSearch 50 loses 1 % of the neighbors at k = 66 is where its",
-        "search stops: FAISS lists max(efSearch, k) candidates",
-        "at k = 250 after 50 of 251 (the query itself is one)",
-        "hnswlib raises efSearch",
-        "over 10,000 queries, of this graph: 04_hnsw_search.py --seeds 0 1 2 3 4 builds others",
-        **options,
-    )
-    assert verdict(study_of(*runs, **options)).advice == [
-        "So with FAISS let efSearch grow with k, but not fall below 50: on the same graph FAISS "
-        "efSearch k, at least 50, keeps 0.998 at k = 250 and > 0.999 at k = 10."
+THREE = [(FAISS, FALLS), (FAISS_FLOOR, FLOOR), (HNSWLIB, STAYS)]
+SHORT = (PGVECTOR, {10: 0.999, 250: 0.0004})
+RUNGS = [(run, {10: 0.9, 250: 0.2 + i / 4}) for i, run in enumerate(LADDER)]
+NEARLY = "Almost nothing is lost: {} keep at least 99.7 % of the neighbors up to k = {}"
+
+
+@pytest.mark.parametrize(
+    ("title", "kept", "options"),
+    [
+        ("FAISS at efSearch 50 keeps 64 % of 250 neighbors", THREE, {}),
+        ("FAISS at efSearch k keeps 90 % of 10 neighbors", [(FAISS_K, {10: 0.9, 250: 0.98})], {}),
+        (
+            "FAISS at efSearch 50 with M 16 keeps 64 % of 250 neighbors",
+            [(make_run("faiss", 50, 16), FALLS), (FAISS, STAYS)],
+            {},
+        ),
+        ("FAISS at efSearch 10 keeps 20 % of 250 neighbors, and 95 % at 300", RUNGS, {}),
+        ("pgvector at efSearch 50 keeps 0.04 % of 250 neighbors", [*THREE, SHORT], {}),
+        # What looks like all is not.
+        ("theirs keeps 99.96 % of 250 neighbors", [(THEIRS, {10: 1, 250: 0.9996})], {"half": 0.05}),
+        ("theirs keeps 100 % of 250 neighbors", [(THEIRS, ALL)], {"half": np.nan}),
+        (
+            "mine keeps 90 % of 250 neighbors (a tie is no loss)",
+            [(MINE, TIES)],
+            {"recall": {"mine": 0.9}},
+        ),
+        # Nothing, as far as the intervals show.
+        (
+            "Nothing is lost: theirs keeps every neighbor up to k = 250",
+            [(THEIRS, ALL)],
+            {"half": 0},
+        ),
+        (
+            NEARLY.format("all 3 searches", 100),
+            [(FAISS_300, STAYS), (HNSWLIB, STAYS), (MINE, {10: 0.998, 100: 0.999})],
+            {},
+        ),
+        (
+            NEARLY.format("both searches without a target", 250),
+            [(FAISS_300, STAYS), (make_run("faiss", "overlap=0.9"), LOSES), (HNSWLIB, STAYS)],
+            {},
+        ),
+    ],
+)
+def test_the_title_is_the_finding(title, kept, options):
+    assert headline(study_of(*kept, **options)).title == title
+
+
+def test_three_numbers_are_of_the_run_that_loses_most():
+    assert headline(study_of((HNSWLIB, ALL), (FAISS, FALLS), lid_off=-0.588)).numbers == [
+        ("overlap", "64.0 %", "at k = 250, 63.9 to 64.1"),
+        ("LID off", "-58.8 %", "at k = 250, -58.9 to -58.7"),
+        ("safe to k", "66", "1 % lost, 61.2 to 72.5"),
     ]
+    recall, gone = {"recall": {"mine": 0.9999}, "share": 0.01}, {"half": np.nan, "lid_off": np.nan}
+    few, beyond = "at k = 250, -0.1 to +0.1, of 1.0 % of the queries", {10: 0.999, 250: 0.9905}
+    for run, crossing, options, numbers, more in (
+        ((MINE, TIES), np.nan, recall, ["99.99 %", "0.0 %", "more than 250"], few),
+        (
+            (THEIRS, beyond),
+            np.nan,
+            {},
+            ["99.1 %", "0.0 %", "not sure beyond 10"],
+            "at k = 250, -0.1",
+        ),
+        ((THEIRS, {250: 0.8}), 250, gone, ["80.0 %", "-", "less than 250"], "no query has one"),
+    ):
+        study = study_of((HNSWLIB, ALL), run, **options)
+        study.safe_k["crossing_k"] = crossing
+        made = headline(study)
+        assert [number for _, number, _ in made.numbers] == numbers
+        assert made.numbers[1][2].startswith(more)
+        assert made.numbers[0][0] == ("recall" if options is recall else "overlap")
+        assert made.numbers[0][2].endswith("no interval") == (options is gone)
+
+
+def test_the_data_are_named():
+    outputs = {"02_embeddings.npy": {"shape": [2000, 2048]}, "02_rows.parquet": {"rows": 2000}}
+    stages = {
+        "01_images": {"parameters": {"dataset": "photos"}},
+        "02_embeddings": {"parameters": {"model": "resnet50"}, "outputs": outputs},
+    }
+    for inputs, name in (({"01_images.npy": {}}, "photos, resnet50"), ({}, "resnet50")):
+        stages["02_embeddings"]["inputs"] = inputs
+        made = headline(study_of((THEIRS, STAYS), manifests=stages, date="2026-11-28T19:21:40"))
+        expected = f"10,000 queries among 2,000 embeddings of 2,048 dimensions ({name}), 2026-11-28"
+        assert made.data == expected
+    stages["02_embeddings"]["parameters"]["metric"] = "cosine"
+    study = study_of((THEIRS, STAYS), manifests=stages)
+    assert headline(study).data.endswith("(resnet50), compared by cosine")
+    assert "A distance d is the chord sqrt(2 (1 - cos)), cos = 1 - d^2/2." in text_of(study)
+
+
+def test_everything_is_said_once_and_runs_are_in_backquotes():
+    study = study_of(*THREE, lid_off=-0.588, found=0.856)
+    title, data, text, copy, why, details = paragraphs(study)
+    assert title == [f"{headline(study).title}."] and data[0].startswith(
+        "10,000 queries: overlap 64"
+    )
+    assert text[0].startswith("Let efSearch of FAISS grow with k, but not fall below 50: on the")
+    assert copy == ["    index.hnsw.efSearch = max(50, k + 1)"]
+    assert why == [
+        "`faiss k,50` and `hnswlib 50` keep at least 99 % of the neighbors on average at every k, "
+        "and an LID within 0.1 % of the exact one.",
+        "At k = 250 `faiss 50` leaves 14.4 % of the places empty and has an LID 58.8 % too low "
+        "(exact lists cut as short: none; it is that other neighbors stand in them).",
+        "The reason that `faiss 50` loses 1 % of the neighbors at k = 66 is where its search "
+        "stops: FAISS lists max(efSearch, k) candidates, but stops once efSearch of them are "
+        "nearer than the next one to visit, at k = 250 after 50 of 251 (the query itself is one).",
+        "hnswlib raises efSearch to the length of the list.",
+    ]
+    graph = "of this graph: `04_hnsw_search.py --runs ... --seeds 0 1 2 3 4` builds others"
+    assert f"Intervals are of 95 %, over 10,000 queries, {graph}" in " ".join(details)
+
+
+def test_no_name_is_broken_and_what_is_copied_is_as_it_is(capsys):
+    cli.print_text(["x" * 90, "`faiss k,50` keeps"])
+    cli.print_text(["    " + "x " * 90])
+    assert capsys.readouterr().out == f"\n{'x' * 90}\n`faiss k,50` keeps\n\n    {'x ' * 90}\n"
 
 
 def test_an_error_of_the_lid_is_split_into_short_lists_and_other_neighbors():
@@ -139,7 +243,6 @@ def test_an_error_of_the_lid_is_split_into_short_lists_and_other_neighbors():
 @pytest.mark.parametrize(
     ("errors", "ends", "is_said"),
     [
-        ((-0.588, -0.721, -0.651), 0.1, False),
         ((-0.745, -0.076, 0.029), 0.1, True),
         ((0.009, 0.002, 0.003), 0.001, False),
         ((0.03, 0.014, 0.02), 0.001, True),
@@ -149,53 +252,90 @@ def test_an_error_of_the_lid_is_split_into_short_lists_and_other_neighbors():
     ],
 )
 def test_estimates_of_the_lid_that_disagree_are_named(errors, ends, is_said):
-    study = study_of((THEIRS, LOSES))
+    study = study_of((THEIRS, LOSES), share=0.35)
     names = ("lid_error", "lid_median_error", "lid_pooled_error")
     for name, error in zip(names, errors, strict=True):
         rows = (study.curves["metric"] == name) & (study.curves["k"] == 250)
-        numbers = [error, error - ends, error + ends]
-        if name == "lid_median_error":
-            numbers[1:] = np.nan, np.nan
-        study.curves.loc[rows, ["mean", "ci_low", "ci_high"]] = numbers
-    texts = [tables.format_percent(error) for error in errors]
+        half = np.nan if "median" in name else ends
+        study.curves.loc[rows, ["mean", "ci_low", "ci_high"]] = error, error - half, error + half
     expected = (
-        "How far the LID of theirs is off at k = 250 depends on the estimate: {} % by the mean, {} "
-        "% by the median, {} % pooled."
+        "How far the LID (35.0 % of the queries have one) of `theirs` is off at k = 250 depends on "
+        "the estimate: {} % by the mean, {} % by the median, {} % pooled."
     )
+    texts = map(tables.format_percent, errors)
     assert (expected.format(*texts) in text_of(study)) == is_said
-    study.curves.loc[study.curves["metric"] == "lid_error", "n"] = 3500
-    assert ("the LID (35.0 % of the queries have one) of theirs is" in text_of(study)) == is_said
 
 
-def test_the_advice_is_right_at_small_k_where_that_was_measured():
-    both, stop = [(FAISS, FALLS), (FAISS_K, GROWS)], " is where its search stops"
-    less = "keeps 0.998 at k = 250, but 0.994 at k = 10, less than FAISS efSearch 50."
-    check(both, stop, "let efSearch grow with k, but not fall below 50: on the same graph", less)
-    better = [(FAISS, FALLS), (FAISS_K, FLOOR)]
-    check(better, stop, "let efSearch grow with k: ", lacks=["fall below"])
-    # The run that is worse nowhere is the one to follow.
-    best = "on the same graph FAISS efSearch k, at least 50, keeps 0.998 at k = 250 and >"
-    check([*both, (FAISS_FLOOR, FLOOR)], best)
-    fixed = "let efSearch be no less than the list is long: on the same graph FAISS efSearch 300"
-    check([(FAISS, FALLS), (FAISS_300, STAYS)], fixed)
+MEASURE = "Measure FAISS with an efSearch that grows with k:"
+WIDER = "search wider, or build a denser index, and measure again"
+HNSW_9, HNSW_K = (make_factory("HNSW32,Flat", ef_search=ef) for ef in (9, "k"))
+TWICE, DENSE = make_run("faiss", "2k,9"), make_run("faiss", 50, 16, 400, 7)
+OF_9 = make_factory("HNSW32,Flat", build={"ef_construction": 9}.items())
+SAFE = [(run, STAYS) for run in (*LADDER[1:], HNSWLIB)]
 
 
-def test_a_factory_string_of_an_hnsw_graph_gets_the_same_reason_and_the_same_advice():
-    fixed, grows = (make_factory("HNSW32,Flat", ef_search=ef) for ef in (50, "k"))
-    rule = "FAISS lists max(efSearch, k) candidates, but stops once efSearch of them are nearer"
-    reason = "The reason that HNSW32,Flat efSearch 50, loses 1 % of the neighbors at k = 66"
-    advice = "So with FAISS measure a run whose efSearch grows with k (--runs faiss:k,50)."
-    check([(fixed, FALLS)], f"{reason} may be", rule, advice, lacks=["denser"])
-    advice = "let efSearch grow with k: on the same graph HNSW32,Flat efSearch k, keeps"
-    check([(fixed, FALLS), (grows, FLOOR)], f"{reason} is", rule, advice)
+@pytest.mark.parametrize(
+    ("kept", "text", "copy"),
+    [
+        # The run that keeps most of short lists is to be followed.
+        ([(FAISS, FALLS), (FAISS_K, GROWS)], "not fall below 50: on", "max(50, k + 1)"),
+        (
+            [(FAISS_K, GROWS), *THREE[:2]],
+            "50: on the same graph `faiss k,50` keeps",
+            "max(50, k + 1)",
+        ),
+        ([(FAISS, FALLS), (TWICE, FLOOR)], "not fall below 50: on", "max(50, int(2 * (k + 1)))"),
+        ([(FAISS, FALLS), (FAISS_300, STAYS)], "no less than the list is long: on", "= k + 1"),
+        (
+            [(HNSW_9, FALLS), (HNSW_K, FLOOR)],
+            "not fall below 9: on",
+            '(index, "efSearch", max(9, k + 1))',
+        ),
+        # What was not measured yet.
+        ([(FAISS, FALLS)], MEASURE, "python 04_hnsw_search.py --runs faiss:k,50"),
+        ([(DENSE, FALLS)], MEASURE, "faiss:k,50,ef_construction=400 --m 16 --seed 7"),
+        ([(OF_9, FALLS)], MEASURE, "HNSW32,Flat:efSearch=k,50,efConstruction=9"),
+        ([SHORT, (HNSWLIB, STAYS)], "let it scan on:", "SET hnsw.iterative_scan = strict_order;"),
+        # Where it is not the stop.
+        ([(FAISS_300, STAYS)], "Lists up to k = 250 can be had from `faiss 300`.", ""),
+        (SAFE, "can be had from `faiss 30` to `faiss 300` or `hnswlib 50`.", ""),
+        ([(HNSWLIB, LOSES)], f"With `hnswlib 50` {WIDER}:", "--runs hnswlib:overlap=0.99"),
+        ([(IVF, LOSES)], f"Flat nprobe=8` {WIDER}:", "IVF256,Flat:nprobe=overlap=0.99"),
+        ([(THEIRS, FALLS)], f"With `theirs` {WIDER}.", ""),
+        ([(make_factory("PQ4"), LOSES)], f"{WIDER}.", ""),
+    ],
+)
+def test_what_to_do_is_said_with_what_to_copy(kept, text, copy):
+    (advice,) = headline(study_of(*kept)).advice
+    assert text in advice.text and advice.copy.endswith(copy) and bool(advice.copy) == bool(copy)
+
+
+def test_what_to_do_is_of_each_loss_and_names_the_setting_of_each_library():
+    # Where it is not the stop that loses most the advice is of that too.
+    both = [(FAISS, FALLS), (IVF, {10: 0.8, 250: 0.5})]
+    texts = [one.text for one in headline(study_of(*both)).advice]
+    assert texts == [MEASURE, f"With `IVF256,Flat nprobe=8` {WIDER}:"]
+    texts = [one.text for one in headline(study_of(*both, (HNSWLIB, STAYS))).advice]
+    assert texts == [MEASURE, "Lists up to k = 250 can be had from `hnswlib 50`."]
+    study = study_of(*both)
+    reported = study.curves[study.curves["metric"] == "lid_error"].assign(metric="lid_reported")
+    study.curves = pd.concat([study.curves, reported])
+    assert "nprobe=8` compares compressed vectors" in headline(study).advice[1].text
+    usearch = make_run("usearch", 1)
+    copies = [setter(run, 9) for run in (HNSWLIB, usearch, PGVECTOR)]
+    assert copies == ["index.set_ef(9)", "index.expansion_search = 9", "SET hnsw.ef_search = 9;"]
 
 
 def test_the_reason_is_one_only_for_what_is_lost_beyond_the_stop_and_is_named():
-    reason = "The reason that FAISS efSearch 50 loses {} % of the neighbors at k = {} may be"
-    worse = [(IVF, {10: 0.9, 250: 0.2 + i / 100}) for i in range(1)]
+    reason = "The reason that `faiss 50` loses {} % of the neighbors at k = {} may be"
+    worse = [(IVF, {10: 0.9, 250: 0.2})]
+    # At the first k more is lost than can be said of that k.
+    study = study_of((make_run("faiss", 2), {10: 0.9, 250: 0.2}))
+    study.safe_k["crossing_k"] = 10.0
+    assert "`faiss 2` loses more than 1 % of the neighbors at k = 10 already" in text_of(study)
     worse += [(make_factory("IVF256,PQ8", nprobe=n), {10: 0.8, 250: 0.1}) for n in (1, 2, 3)]
     runs = [*worse, (FAISS, FALLS)]
-    check(runs, reason.format(1, 66), "FAISS efSearch 50 has lost 1 %", "these 4 least: ")
+    check(runs, reason.format(1, 66))
     check(worse, "search wider, or build a denser index", lacks=["stops", "efSearch"])
     # What is lost up to k = 50 is not lost by the stop.
     for crossings, expected in (
@@ -211,10 +351,13 @@ def test_the_reason_is_one_only_for_what_is_lost_beyond_the_stop_and_is_named():
         text = text_of(study)
         assert expected is None or expected in text
         assert ("where its search stops" in text) == (expected is not None)
+    both = [(FAISS, FALLS), (FAISS_FLOOR, FLOOR), (PGVECTOR, {10: 0.999, 250: 0.196})]
+    rows = "pgvector returns at most hnsw.ef_search rows, 50 of 251 at k = 250"
+    check(both, rows, "The reason that `faiss 50` loses 1 %", "scan on:", "grow with k, but not")
 
 
 def test_the_verdict_claims_nothing_that_was_not_measured():
-    advice, may_be = "measure a run whose efSearch grows with k (--runs faiss:k,50)", "66 may be"
+    advice, may_be = "Measure FAISS with an efSearch that grows with k", "66 may be"
     check([(FAISS, FALLS)], may_be, advice)
     check([(FAISS, FALLS), (FAISS_K, FALLS)], may_be)
     denser = "search wider, or build a denser index, and measure again"
@@ -224,22 +367,29 @@ def test_the_verdict_claims_nothing_that_was_not_measured():
     both = [(FAISS, FALLS), (FAISS_K, GROWS)]
     check(both, may_be, lacks=["fall below"], different=(THEIRS, MINE))
     close = [(MINE, STAYS), (THEIRS, {10: 0.999, 250: 0.9979}), (HNSWLIB, {10: 0.999, 250: 0.9})]
-    same = "At k = 250 there is no difference beyond the intervals between mine and theirs."
+    same = "At k = 250 there is no difference beyond the intervals between `mine` and `theirs`."
     check(close, same, different=(MINE, HNSWLIB))
     check(close, lacks=["no difference"])
-    graphs = "no difference beyond the intervals, of these graphs, between FAISS efSearch k and"
+    graphs = "no difference beyond the intervals, of these graphs, between `faiss k` and"
     check([(FAISS_K, STAYS), (HNSWLIB, STAYS)], graphs, different=(MINE, THEIRS))
     check([(THEIRS, LOSES)], "an LID 2.0 % too high", lid_off=0.02)
     check([(THEIRS, LOSES)], lacks=["too high"], lid_off=0.02, half=0.3)
 
 
-def test_a_difference_is_one_by_its_adjusted_p():
-    for p, adjusted, is_shown in ((0.01, 0.2, False), (0.01, np.nan, True), (0.01, 0.04, True)):
-        study = study_of((FAISS, FALLS), (FAISS_K, FLOOR))
-        study.differences[["p", "p_adjusted"]] = p, adjusted
-        assert ("is where its search stops" in text_of(study)) == is_shown
-    study.differences[["p", "p_adjusted"]] = np.nan  # of one group
-    assert "66 may be where" in text_of(study) and "no difference" not in text_of(study)
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        ((0.01, 0.2), "may be"),
+        ((0.01, np.nan), "is"),
+        ((0.01, 0.04), "is"),
+        ((np.nan, np.nan), "may be"),
+    ],
+)
+def test_a_difference_is_one_by_its_adjusted_p(p, words):
+    study = study_of((FAISS, FALLS), (FAISS_K, FLOOR))
+    study.differences[["p", "p_adjusted"]] = p
+    assert f"66 {words} where its search stops" in text_of(study)
+    assert ("no difference" in text_of(study)) == (p == (0.01, 0.2))
 
 
 def test_what_holds_for_few_is_said_for_few():
@@ -263,20 +413,18 @@ def test_what_holds_for_few_is_said_for_few():
     study = study_of((THEIRS, STAYS), (MINE, STAYS), (HNSWLIB, STAYS))
     for run, n in ((THEIRS, 7), (MINE, 7), (HNSWLIB, 30)):
         study.curves.loc[study.curves["run"] == run.name, "groups_that_differ"] = n
-    rough = "rough: neighbors are lost at k = 250 in 7 of 10,000 queries with theirs and mine."
+    rough = "rough: neighbors are lost at k = 250 in 7 of 10,000 queries with `theirs` and `mine`."
     assert rough in text_of(study)
     study.notes["groups"] = 7
     assert "rough" not in text_of(study), "all of them: over how many the intervals are is said"
 
 
 def test_what_lists_drawn_at_random_have_is_said_above_5_percent():
-    at_20 = (MINE, {10: 0.999, 20: 1.0})
-    share = "Lists of k = 20 drawn at random have an overlap of"
-    few, some, many = (made_of(n) for n in (21, 201, 1001))
-    all_rows = "But lists of k = 20 hold nearly every row, whatever the index does."
-    check([at_20], f"{share} 1.000.", all_rows, lacks=["can be had"], manifests=few)
-    check([at_20], f"{share} 0.100.", "lists up to k = 20 can be had", manifests=some)
-    check([at_20], lacks=["random"], manifests=many)
+    share, kept = "Lists of k = 20 drawn at random have an overlap of", (MINE, {10: 0.999, 20: 1.0})
+    nearly_all = "Lists of k = 20 hold nearly every row, whatever the index does."
+    check([kept], f"{share} 100.0 %.", nearly_all, lacks=["can be had"], manifests=made_of(21))
+    check([kept], f"{share} 10.0 %.", "Lists up to k = 20 can be had", manifests=made_of(201))
+    check([kept], lacks=["random"], manifests=made_of(1001))
 
 
 def test_the_warnings_of_all_stages_are_said_once():
@@ -291,34 +439,20 @@ def test_the_warnings_of_all_stages_are_said_once():
     assert verdict(study_of(*runs)).warnings == []
 
 
-def test_the_verdict_is_short_and_careful():
-    check([(FAISS_300, STAYS)], "So lists up to k = 250 can be had from FAISS efSearch 300.")
-    first = "less than 99 % of the neighbors from the first k on"
-    for overlap, verb in ((0.9905, "may keep"), (0.9, "keeps")):
-        study = study_of((THEIRS, {10: overlap, 250: 0.8}))
-        study.safe_k[["crossing_k", "crossing_low"]] = 10
-        assert f"theirs {verb} {first}" in text_of(study)
-    study = study_of((THEIRS, {10: 0.999, 250: 0.9905}))
-    study.safe_k["crossing_k"] = np.nan
-    assert "theirs may have lost 1 % of the neighbors beyond k = 10" in text_of(study)
-    tie = "Rows tie, and ties are no losses: what follows speaks of recall."
-    keeps = "mine keeps at least 99 % of the neighbors on average at every k"
-    check([(MINE, TIES)], tie, keeps, lacks=["less than 99 %"], recall={"mine": 1.0})
+def test_what_is_said_is_short_and_careful():
+    tie = "Rows tie, and ties are no losses: what is kept is counted by recall."
+    keeps = "`mine` keeps at least 99 % of the neighbors on average at every k"
+    check([(MINE, TIES)], tie, keeps, recall={"mine": 1.0})
     many = [(Run(f"system {i}"), {10: 0.999, 250: 0.9 - i / 100}) for i in range(9)]
-    text = " ".join(verdict(study_of(*many)).result)
-    assert "9 searches keep less, these 3 least: system 8 has lost" in text
-    assert "system 5" not in text
-    assert len(text) < 600
-
-
-def test_each_library_that_stops_early_gets_its_reason_and_its_advice():
-    check(
-        [(FAISS, FALLS), (FAISS_FLOOR, FLOOR), (PGVECTOR, {10: 0.999, 250: 0.196})],
-        "pgvector returns at most hnsw.ef_search rows, 50 of 251 at k = 250",
-        "The reason that FAISS efSearch 50 loses 1 %",
-        "So with pgvector let hnsw.ef_search be more than k",
-        "So with FAISS let efSearch grow with k, but not fall below 50",
-    )
+    text = " ".join(verdict(study_of(*many, lid_off=0.1)).why)
+    assert "At k = 250 `system 8` has an LID 10.0 % too high. At k = 250 `system 7` has" in text
+    assert "system 5" not in text and len(text) < 200
+    # Of a series it is the one that loses most.
+    text = " ".join(verdict(study_of(*RUNGS, *many, lid_off=0.1)).why)
+    assert "`faiss 10` has an LID" in text and "`system 8` has" in text and "`faiss 30`" not in text
+    series = [(run, {10: 0.999, 250: 0.9992 + i / 1e4}) for i, run in enumerate(LADDER)]
+    check(series, "`faiss 10` to `faiss 300` keep at least", different=(THEIRS, MINE))
+    check(series, "between `faiss 300` and `faiss 10` to `faiss 90`.", different=(THEIRS, MINE))
 
 
 # Targets are judged by themselves.
@@ -345,43 +479,51 @@ def of_target(text, kept, notes, **options):
 
 def test_a_target_gets_both_answers_and_is_judged_by_itself():
     kept = {10: 0.953, 100: 0.957}
-    notes = chosen({"10": 9, "100": 43}, {"10": 8, "100": 41})
-    made = verdict(of_target("overlap=0.95", kept, notes))
-    assert made.result[1] == (
-        "FAISS efSearch for overlap 0.95, by one half of the queries: at k = 10 it needs efSearch "
-        "8 on the mean, 9 with 95 % confidence (measured: 0.953); at k = 100 it needs efSearch 41 "
-        "on the mean, 43 with 95 % confidence (measured: 0.957). On the other half the whole "
-        "interval reaches it too."
-    )
-    assert made.advice == ["So at each k search as FAISS efSearch for overlap 0.95 does."]
-    assert not any(words in " ".join(made.sentences) for words in ("99 %", "keeps", "stops"))
-    notes = chosen({"10": 9, "100": 43}, {"10": 8, "100": 41}, other=(0.9507, 0.947))
-    text = text_of(of_target("overlap=0.95", kept, notes))
-    assert "it misses at 2 of 2 k: the lower end of the interval is 0.947 there at k = 10" in text
-    assert "the mean 0.951." in text
-    unknown = chosen({"10": 9, "100": 43}, {"10": 8, "100": 41}, other=(np.nan, np.nan))
-    assert "other half" not in text_of(of_target("overlap=0.95", kept, unknown))
+    found = {"10": 9, "100": 43}, {"10": 8, "100": 41}
+    study = of_target("overlap=0.95", kept, chosen(*found))
+    made = headline(study)
+    assert made.title == "FAISS at efSearch for overlap 0.95 keeps 95 % of 10 neighbors"
+    text = "efSearch 41 on the mean, 43 with 95 % confidence, for 95 % at k = 100 (k = 10: 8 and 9)"
+    assert made.advice == [(f"`faiss overlap=0.95`: {text}.", "index.hnsw.efSearch = 43")]
+    study.notes["parameters"]["k_of_interest"] = 10
+    assert "confidence, for 95 % at k = 10 (k = 100: 41" in text_of(study), "that comes first"
+    half = "`faiss overlap=0.95` was chosen by one half of the queries"
+    misses = "the other half misses it at 2 of 2 k, at k = 10 the lower end of the interval is"
+    for other, said in (
+        ((0.96, 0.955), [f"{half}: on the other half the whole interval reaches it too."]),
+        ((0.9507, 0.947), [f"{half}: {misses} 94.7 %, the mean 95.1 %."]),
+        ((np.nan, np.nan), []),
+    ):
+        study = of_target("overlap=0.95", kept, chosen(*found, other=other))
+        assert verdict(study).why == said
+    # Beside others it comes first, and the headline is of those.
+    notes, others = chosen(*found), [(FAISS, {10: 0.9995, 100: 0.64})]
+    made = headline(of_target("overlap=0.95", kept, notes, others=others))
+    assert made.title == "FAISS at efSearch 50 keeps 64 % of 100 neighbors"
+    assert made.advice[0].copy == "index.hnsw.efSearch = 43"
+    assert len(made.advice) == 2
 
 
 def test_a_target_that_nothing_reaches_is_said():
-    notes = chosen({"10": 250}, {"10": None}, is_enough=False, mean=0.93)
-    text = text_of(of_target("overlap=0.99", {10: 0.93}, notes))
-    best = "reaches it with 95 % confidence at 1 of 1 k; the best at k = 10, 250, has 0.930"
-    assert f"{best}." in text and "it needs" not in text and "other half" not in text
-    notes = chosen({"10": 250}, {"10": 240}, is_enough=False, mean=0.93)
-    assert f"{best}; on the mean 240 does." in text_of(of_target("overlap=0.99", {10: 0.93}, notes))
+    best = "reaches it with 95 % confidence at 1 of 1 k, the best at k = 10, 250, has 93.0 %"
+    for on_mean, more in ((None, "."), (240, "; on the mean 240 does")):
+        notes = chosen({"10": 250}, {"10": on_mean}, is_enough=False, mean=0.93)
+        study = of_target("overlap=0.99", {10: 0.93}, notes)
+        assert headline(study).title.startswith("FAISS at efSearch for overlap 0.99 keeps 93 %")
+        none = "`faiss overlap=0.99`: no efSearch is enough for 99 %."
+        assert headline(study).advice[0] == (none, "")
+        assert f"{best}{more}" in text_of(study)
     notes = chosen({"10": 60}, {"10": 50}, other=(-0.004, -0.012), mean=-0.006)
-    study = of_target("lid=0.01", {10: 0.98}, notes, lid_off=-0.006)
-    text = text_of(study)
-    assert "60 with 95 % confidence (measured: -0.6 % of the LID)" in text
-    assert "the far end of the interval is -1.2 % of the LID there at k = 10, the mean -0.4" in text
+    text = text_of(of_target("lid=0.01", {10: 0.98}, notes, lid_off=-0.006))
+    assert "60 with 95 % confidence, for an LID within 1 % at k = 10." in text
+    assert "the far end of the interval is -1.2 % of the LID, the mean -0.4 % of the LID." in text
 
 
 def test_a_target_where_too_few_have_an_lid_is_said():
     lacking = chosen({"2": 88}, {"2": None}, (np.nan, np.nan), False, mean=None, ci_low=None)
-    few = "at k = 2 fewer than 99 % of the queries have an LID, so that no efSearch can reach it"
+    few = "at k = 2 fewer than 99 % of the queries have an LID, which no efSearch can change"
     text = text_of(of_target("lid=0.01", {2: 0.999}, lacking))
-    assert f"the queries: {few} there. At least 99 % of the neighbors are kept at every k" in text
+    assert f"the queries: {few}." in text
     assert not any(words in text for words in ("the best", "wider", "other half"))
     # It is reached at larger k, and not at one.
     notes = chosen({"10": 60, "20": 70}, {"10": 50, "20": 60}, other=(-0.004, -0.008), mean=-0.006)
@@ -390,44 +532,35 @@ def test_a_target_where_too_few_have_an_lid_is_said():
         for name, values in other.items():
             notes[name] = notes[name] | values
     text = text_of(of_target("lid=0.01", {2: 0.999, 10: 0.98, 20: 0.98, 30: 0.98}, notes))
-    assert f"at 1 of 4 k; the best at k = 30, 99, has -2.0 % of the LID; {few} there." in text
-    assert "On the other half the whole interval reaches it too at 2 of 4 k." in text
-    advice = "So where a target is reached search as FAISS efSearch for lid 0.01 does."
-    assert advice in text and "wider" not in text
+    assert f"at 1 of 4 k, the best at k = 30, 99, has -2.0 % of the LID; {few};" in text
+    assert "efSearch 60 on the mean, 70 with 95 % confidence" in text and "wider" not in text
 
 
-def test_estimates_that_disagree_are_first_those_of_runs_that_are_named():
-    kept = [*((Run(name), STAYS) for name in "abc"), (THEIRS, LOSES)]
-    study = study_of(*kept, lid_off=-0.2)
-    for name, error in (("lid_error", -0.3), ("lid_median_error", -0.1)):
-        rows = study.curves["metric"] == name
-        study.curves.loc[rows, ["mean", "ci_low", "ci_high"]] = error, error - 0.01, error + 0.01
-    text = text_of(study)
-    places = [text.find(f"How far the LID of {name} is off") for name in ("theirs", "a", "b", "c")]
-    assert 0 < places[0] < places[1] < places[2] and places[3] < 0
-
-
-def test_what_rounding_leaves_of_a_distance_ratio_is_none():
-    study = study_of((THEIRS, LOSES))
-    study.curves.loc[study.curves["metric"] == "distance_ratio", "mean"] = 1 - 1e-8
-    assert tables.overview(study).set_index("")["theirs"]["distance ratio, k = 250"] == "1.000"
-    assert (
-        tables.curve_table(study, "theirs").set_index("metric").loc["distance_ratio"] == 1
-    ).all()
-
-
-def test_the_tables_say_where_every_tolerance_is_crossed_and_what_holds_for_few():
-    study = study_of((THEIRS, {10: 0.999, 250: 0.93}), share=0.01, lid_off=0.2)
-    shown = tables.overview(study).set_index("")["theirs"]
+def test_tables_have_a_row_for_each_run_and_say_what_holds_for_few():
+    runs = [(THEIRS, {10: 0.999, 250: 0.93}), (MINE, {10: 0.9}), (FAISS, {10: 1, 250: 1})]
+    study = study_of(*runs, share=0.01, lid_off=0.2)
+    shown = tables.at_k(study, 250).set_index("run")
+    assert shown.loc["theirs"].to_dict() == {
+        "kept, %": "93.0",
+        "returned, %": "100.0",
+        "shift, %": "2.3",
+        "worst 5 % keep, %": "83.0",
+        "LID off, %": "+20.0 (of 1.0 %)",
+        "k-th distance off, %": "+7.0",
+        "distances computed": "-",
+        "queries/s": "4,000",
+        "safe to k": "66.4 (61.2 to 72.5)",
+    }
+    assert list(shown["kept, %"]) == ["93.0", "-", "100.0"], "one has no lists of 250"
     expected = ["66.4 (61.2 to 72.5)"] * 2 + ["more than 250"]
-    assert [shown[f"{lost} % lost at k"] for lost in (1, 5, 10)] == expected
     assert list(tables.safe_table(study).iloc[:3, -1]) == expected
-    assert shown["LID off by %, k = 250"] == "+20.0 (of 1.0 %)"
-    assert "recall, k = 10" not in shown
+    kept = tables.overview(study)
+    ks = ["k = 10", "k = 250"]
+    assert list(kept) == ["run", *ks, "returned, %", "LID off, %", "shift, %", "safe to k"]
+    assert list(kept["k = 10"]) == ["99.9", "90.0", "100.0"]
     study = study_of((MINE, TIES), recall={"mine": 1.0})
-    shown = tables.overview(study).set_index("")["mine"]
-    names = ["recall, k = 10", "overlap, k = 10", "1 % lost at k"]
-    assert list(shown[names]) == ["1.000", "0.433", "more than 250"]
+    assert list(tables.overview(study).iloc[0, :3]) == ["mine", "100.0", "100.0"]
+    assert list(tables.at_k(study, 10).iloc[0, 1:3]) == ["100.0", "43.3"], "the same rows"
 
 
 def test_who_drifts_is_said_in_a_sentence():
@@ -436,8 +569,8 @@ def test_who_drifts_is_said_in_a_sentence():
     study = study_of((THEIRS, LOSES))
     study.per_query = queries.assign(distance_ratio=1.0)
     assert drift_by_lid(study) == (
-        "Of the queries, the fifth with the lowest LID gets 0.548 of the neighbors on average at "
-        "k = 250 with theirs, the fifth with the highest 0.948."
+        "Of the queries, the fifth with the lowest LID gets 54.8 % of the neighbors on average at "
+        "k = 250 with `theirs`, the fifth with the highest 94.8 %."
     )
     study.per_query.loc[queries["query"] >= 10, "lid_exact"] = np.nan
     assert "Of the queries that have an LID (10.0 %), the fifth" in drift_by_lid(study)
@@ -457,13 +590,15 @@ MEASURES = {
 }
 
 
-def by_use_of(*changed, runs=TWO, of=("ids",), gone=(), half=0.01, **options):
+def by_use_of(
+    *changed, runs=TWO, of=("ids",), gone=(), half=0.01, tolerances=(0.01, 0.05), **options
+):
     """By use of runs with `MEASURES` at k = 100, but what is changed of each, a row's columns."""
     study = make_study(falls(runs, [100]), n_queries=1000, **options)
     study.notes["parameters"]["k_of_interest"] = 100
     rows = []
     for run, changes in zip(runs, changed, strict=False):
-        for use, side in itertools.product(MEASURES.keys() - set(gone), of):
+        for use, side in itertools.product([one for one in MEASURES if one not in gone], of):
             for measure, value in MEASURES[use].items():
                 ends = {"ci_low": value - half, "ci_high": value + half}
                 if use == "clusters":
@@ -472,85 +607,114 @@ def by_use_of(*changed, runs=TWO, of=("ids",), gone=(), half=0.01, **options):
                 row |= {"value": value, **ends, "n": 1000, "groups_that_differ": 500}
                 rows.append(row | changes.get(measure, {}))
     study.by_use = pd.DataFrame(rows, columns=[*(rows or [{"k": 0}])[0]])
-    return by_use.by_use(study)
+    return by_use.by_use(study, tolerances)
 
 
 def test_by_use_has_a_column_for_each_run_and_once_more_as_it_reports():
     made = by_use_of({}, {}, of=("ids", "reported"))
-    assert list(made.table.columns) == [
-        *("", "FAISS efSearch 5", "FAISS efSearch 5, as it reports"),
-        *("hnswlib efSearch 5", "hnswlib efSearch 5, as it reports"),
-    ]
-    assert made.table.set_index("")["FAISS efSearch 5"].to_dict() == {
-        "density: k-th distance, %": "+5.0 (+4.0 to +6.0)",
+    labels = ["faiss 5", "faiss 5, as it reports", "hnswlib 5", "hnswlib 5, as it reports"]
+    assert list(made.table.columns) == ["", *labels]
+    cells = {
+        "density: k-th distance off": "+5.0 % (+4.0 to +6.0)",
         "density: estimate times": "0.6 (0.59 to 0.61)",
-        "dimension: LID, %": "-20.0 (-21.0 to -19.0)",
-        "dimension: of lists as short, %": "+2.0 (+1.0 to +3.0)",
-        "dimension: LID pooled, %": "-30.0 (-31.0 to -29.0)",
+        "dimension: LID off": "-20.0 % (-21.0 to -19.0)",
+        "dimension: off in lists as short": "+2.0 % (+1.0 to +3.0)",
+        "dimension: LID pooled, off": "-30.0 % (-31.0 to -29.0)",
         "clusters: number": "12 (exact: 15)",
         "clusters: ARI": "0.75 (exact: 1.00)",
-        "retrieval: overlap below 0.9": "0.400 (0.390 to 0.410)",
-        "retrieval: recall below 0.9": "0.300 (0.290 to 0.310)",
-        "classes: accuracy": "0.920 (0.910 to 0.930; exact: 0.900)",
-        "classes: accuracy, points": "+2.0 (+1.0 to +3.0)",
+        "retrieval: overlap below 0.9": "40.0 % (39.0 to 41.0 %)",
+        "classes: accuracy": "92.0 % (91.0 to 93.0 %; exact: 90.0 %)",
+        "classes: accuracy, change": "+2.0 points (+1.0 to +3.0)",
     }
+    assert made.table.set_index("")["faiss 5"].to_dict() == cells
+    assert made.full.set_index("run").loc["hnswlib 5"].to_dict() == cells
     assert any(note.startswith("As it reports: by the distances") for note in made.notes)
     # Where rows tie, what they lose is said by the recall.
     ties = by_use_of({}, runs=TWO[:1], recall={TWO[0].name: 0.99}).table[""]
     assert "retrieval: recall below 0.9" in set(ties) and not ties.str.contains("overlap").any()
+    # Above four runs they are rows, each with what there is at a glance.
+    runs = [make_run("faiss", ef) for ef in range(5, 10)]
+    many = by_use_of(*[{}] * 5, runs=runs).table
+    assert list(many["run"]) == [f"faiss {ef}" for ef in range(5, 10)]
+    assert [name.split(":")[0] for name in many.columns[1:]] == list(MEASURES)
 
 
 @pytest.mark.parametrize(
-    ("error", "cell"),
+    ("measure", "error", "cell"),
     [
-        ({"value": 0.004, "ci_low": -0.006, "ci_high": 0.014}, "none (-0.6 to +1.4)"),
-        ({"value": 2e-4, "ci_low": 1e-4, "ci_high": 3e-4}, "+0.02 (+0.01 to +0.03)"),
-        ({"ci_low": np.nan, "ci_high": np.nan}, "-20.0 (no interval)"),
-        ({"value": np.nan}, "-"),
-        ({"n": 970}, "-20.0 (-21.0 to -19.0; of 97.0 % of the queries)"),
-        ({"groups_that_differ": 29}, "-20.0 (-21.0 to -19.0; in 29 of 1,000 queries)"),
-        ({"groups_that_differ": 30}, "-20.0 (-21.0 to -19.0)"),
+        ("lid_error", (0.004, -0.006, 0.014), "not to be told from 0 (-0.6 to +1.4)"),
+        ("lid_error", (2e-4, 1e-4, 3e-4), "+0.02 % (+0.01 to +0.03)"),
+        ("lid_error", (-0.2, np.nan, np.nan), "-20.0 % (no interval)"),
+        ("lid_error", (np.nan, np.nan, np.nan), "-"),
+        ("lid_error", {"n": 970}, "-20.0 % (-21.0 to -19.0; of 97.0 % of the queries)"),
+        (
+            "lid_error",
+            {"groups_that_differ": 29},
+            "-20.0 % (-21.0 to -19.0; in 29 of 1,000 queries)",
+        ),
+        ("lid_error", {"groups_that_differ": 30}, "-20.0 % (-21.0 to -19.0)"),
+        ("lid_error", (1e-8, -1e-8, 3e-8), "not to be told from 0 (in 0 of 1,000 queries)"),
+        ("factor", (0.99, 0.97, 1.01), "not to be told from 1 (0.97 to 1.01)"),
+        ("below_overlap", (0, 0, 0.004), "none (0.0 to 0.4 %)"),
     ],
 )
-def test_a_cell_by_use_says_how_sure_it_is_and_of_how_few(error, cell):
-    made = by_use_of({"lid_error": error}, runs=TWO[:1])
-    assert made.table.set_index("")["FAISS efSearch 5"]["dimension: LID, %"] == cell
-    few = by_use_of({"lid_error": {"groups_that_differ": 7}}, runs=TWO[:1], groups=15)
-    assert few.table.iloc[2, 1].endswith("; in 7 of 15 groups)")
-    rounding = {"value": 1e-8, "ci_low": -1e-8, "ci_high": 3e-8, "groups_that_differ": 7}
-    few = by_use_of({"lid_error": rounding}, runs=TWO[:1])
-    assert few.table.iloc[2, 1] == "none (0.0 to 0.0; in 0 of 1,000 queries)"
+def test_a_cell_by_use_says_how_sure_it_is_and_of_how_few(measure, error, cell):
+    names = ("value", "ci_low", "ci_high")
+    error = error if isinstance(error, dict) else dict(zip(names, error, strict=True))
+    made = by_use_of({measure: error}, runs=TWO[:1]).table.set_index("")
+    assert made["faiss 5"][by_use.ROWS[measure]] == cell
+    few = by_use_of({measure: error | {"groups_that_differ": 7}}, runs=TWO[:1], groups=15)
+    cell = few.table.set_index("")["faiss 5"][by_use.ROWS[measure]]
+    assert cell == "-" or cell.endswith(("in 7 of 15 groups)", "in 0 of 15 groups)"))
+
+
+@pytest.mark.parametrize(
+    ("measure", "ends", "mark"),
+    [
+        ("factor", (0.99, 1.01), "kept"),
+        ("factor", (0.995, 1.011), "may be changed"),
+        ("factor", (0.96, 0.98), "changed"),
+        ("factor", (0.94, 0.98), "may be lost"),
+        ("factor", (1.06, 1.2), "lost"),
+        ("lid_error", (-0.01, -0.002), "kept"),
+        ("lid_error", (-0.051, 0.001), "not sure"),
+        ("lid_error", (np.nan, np.nan), "no interval"),
+        ("below_overlap", (0, 0.218), "not sure"),
+        ("accuracy_difference", (-0.06, -0.055), "lost"),
+        # Clusters by how much those of the exact lists are each other's.
+        ("ari", (0.95, 0.9), "kept"),
+        ("ari", (0.86, 0.9), "changed"),
+        ("ari", (0.75, 1.0), "lost"),
+    ],
+)
+def test_a_mark_is_by_the_end_that_is_farther_from_no_change(measure, ends, mark):
+    error = {"value": np.nan_to_num(np.mean(ends)), "ci_low": ends[0], "ci_high": ends[1]}
+    error = {measure: error}
+    if measure == "ari":
+        error = {"ari": {"value": ends[0]}, "ari_yardstick": {"value": ends[1]}}
+    made = by_use_of(error, runs=TWO[:1])
+    place = [one for one, _, _ in by_use.GLANCE.values()].index(measure)
+    assert made.glance[0][1][place][0] == mark
+    if mark == "lost":
+        wider = by_use_of(error, runs=TWO[:1], tolerances=(0.04, 0.3))
+        assert wider.glance[0][1][place][0] == "changed"
 
 
 def test_what_cannot_be_by_use_is_said():
     made = by_use_of({}, gone=("clusters", "classes"), no_clusters=["No clusters: no graph."])
     assert not made.table[""].str.contains("cl").any()
+    assert list(made.uses) == ["density", "dimension", "retrieval"]
     assert made.notes[-3:] == [
         "No clusters: no graph.",
         "No k-NN classification: no query has a label.",
-        "Not searched at k = 100: hnswlib efSearch 5.",
+        "Not searched at k = 100: `hnswlib 5`.",
     ]
-    places = "Nothing came back for 3.2 % of the places with FAISS efSearch 5 and 1.6 % of the"
+    places = "Nothing came back for 3.2 % of the places with `faiss 5` and 1.6 % of the"
     assert places in " ".join(by_use_of({}, {}).notes)
     assert by_use_of() is None
-
-
-def test_graphs_of_a_family_that_come_back_short_are_said_once():
+    # Graphs of a family are said once.
     runs = [make_run("faiss", 5, seed=seed) for seed in (0, 1)]
     curves = make_study(falls(runs, [100])).curves
     graphs = curves[(curves["run"] == runs[0].family) & (curves["metric"] == "overlap")]
     made = by_use_of({}, {}, runs=runs, graphs=graphs.rename(columns={"run": "family"}))
-    places = "Nothing came back for 2.4 % of the places with FAISS efSearch 5 (2 graphs); the k-th"
-    assert places in " ".join(made.notes)
-
-
-def test_what_was_compared_is_named():
-    outputs = {"02_embeddings.npy": {"shape": [2000, 2048]}, "02_rows.parquet": {"rows": 2000}}
-    stages = {
-        "01_images": {"parameters": {"dataset": "photos"}},
-        "02_embeddings": {"parameters": {"model": "resnet50"}, "outputs": outputs},
-    }
-    for inputs, name in (({"01_images.npy": {}}, "photos, resnet50"), ({}, "resnet50")):
-        stages["02_embeddings"]["inputs"] = inputs
-        expected = f"10,000 queries among 2,000 embeddings of 2,048 dimensions ({name})"
-        assert extent(study_of((THEIRS, STAYS), manifests=stages)) == expected
+    assert "of the places with `faiss 5 (2 graphs)`; the k-th" in " ".join(made.notes)

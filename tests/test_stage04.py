@@ -134,7 +134,7 @@ def test_seeds_are_runs_of_their_own(results, call):
         for suffix in ("", "_seed11", "_seed2")
     ]
     assert folders(results) == names
-    assert all(out.count(f"{name} ") == 2 for name in names)  # a row for each of its two ks
+    assert all(out.count(f"{name} ") == 1 for name in names)  # of many runs a row each
     assert [manifest(results, name)["parameters"]["seed"] for name in names] == [0, 11, 2] * 2
     before = lists(results, *names)
     for i in (0, 3):
@@ -143,6 +143,17 @@ def test_seeds_are_runs_of_their_own(results, call):
     assert call(*flags, "--seed", "2").count("up to date") == 2
     call(*flags, "--seed", "2", "--force")
     assert lists(results, *names) == before
+
+
+def test_a_series_is_a_run_for_each_number_on_one_graph(results, call, monkeypatch):
+    built, build = [], HnswlibHnsw.build
+    monkeypatch.setattr(HnswlibHnsw, "build", lambda *args: built.append(1) or build(*args))
+    out = call("--runs", "hnswlib:2..4,ef_construction=9", "--m", "4", "--k", "5", "10")
+    names = [f"hnswlib_M4_efc9_ef{ef}" for ef in (2, 3, 4)]
+    assert folders(results) == names and built == [1]
+    assert all(out.count(f"{name} ") == 2 for name in names)  # a row for each of its two ks
+    asked = [manifest(results, name)["asked_by"] for name in names]
+    assert asked == [f"--runs hnswlib:{ef},ef_construction=9 --m 4" for ef in (2, 3, 4)]
 
 
 @pytest.mark.parametrize(

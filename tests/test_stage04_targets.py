@@ -109,7 +109,7 @@ def test_the_smallest_setting_that_is_enough_is_chosen(text, name, results, stag
         value, half = recorded["ef_search_by_k"][str(k)], recorded["halves"][str(k)]
         assert (value, recorded["ef_search_by_k_on_mean"][str(k)]) == (first, on_mean)
         words = {"ef_search": "efSearch"}.get(setting, setting)
-        assert f"{words} {on_mean} on the mean, {value} with 95 % confidence" in said
+        assert f"{words} {value} (mean: {on_mean})" in said
         assert half["is_enough"] and half["searches"] <= 16 and "agrees" not in half
         assert half["reached"] == ends(tried[value])
         assert half["reached_on_mean"] == ends(tried[on_mean])
@@ -169,7 +169,7 @@ def test_halves_that_agree_and_targets_that_nothing_reaches(results, stages):
         assert tried[best].ci_low == max(tried[value].ci_low for value in (3, 4))
         wanted = f"no nprobe reaches overlap 0.9 at k = {k} with 95 % confidence, {best} comes"
         assert wanted in said
-    assert "nprobe none on the mean, none with 95 % confidence" in said
+    assert "nprobe none (mean: none)" in said
     halves = manifest(results, "faiss_M4_efc40_eflid0.05")["halves"]
     assert [halves[k]["is_enough"] for k in ("2", "40")] == [False, True]
     assert halves["2"]["reached"]["mean"] is None, "two distances make no LID"

@@ -1,8 +1,12 @@
 """Stage 05 as a whole: its parts, its tables, the verdict by use and what is said of it."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from drift import by_use
+from drift.pipeline.children import call_in_children
 from drift.report import by_use as shown
 from drift.report import figures
-from tests.conftest import run
+from drift.stages import clusters
+from tests.conftest import ROOT, contents, run
 from tests.test_by_use import right
 
 N, D, K = 240, 4, 20
@@ -115,15 +121,42 @@ def test_every_run_has_a_part_and_the_table_is_all_of_them(measured):
     assert differences["k"].dtype == differences["graphs"].dtype == np.int32
 
 
-def test_one_more_run_is_measured_alone_and_one_less_is_removed(copy, drive):
-    before, written = parts(copy), stamps(copy)
+@pytest.fixture
+def partitioned(monkeypatch):
+    """How many graphs were partitioned each time."""
+    counts = []
+
+    def spy(function, calls):
+        counts.append(len(calls := list(calls)))
+        return call_in_children(function, calls)
+
+    monkeypatch.setattr(clusters, "call_in_children", spy)
+    return counts
+
+
+def test_one_more_run_is_measured_alone_and_one_less_is_removed(copy, drive, partitioned):
+    before, written, uses = parts(copy), stamps(copy), of_use(copy)
     drive("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, results=copy)
     assert drive("05_metrics.py", results=copy)[0] == 0
     assert set(parts(copy)) == {*before, "faiss_M32_efc200_ef5"}
     assert written.items() <= stamps(copy).items()
+    together = contents(copy, ".parquet")
     shutil.rmtree(copy / "04_hnsw/faiss_M32_efc200_ef5")
     assert drive("05_metrics.py", results=copy)[0] == 0
-    assert parts(copy) == before
+    assert parts(copy) == before and of_use(copy).equals(uses)
+    # Only lists that are new are partitioned, unless all are asked for or the stored are damaged.
+    drive("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, results=copy)
+    (copy / "05_clusters.parquet").write_bytes(b"")
+    assert drive("05_metrics.py", results=copy)[0] == 0
+    assert drive("05_metrics.py", "--force", results=copy)[0] == 0
+    assert partitioned == [1, 0, 5, 5]
+    assert contents(copy, ".parquet") == together
+    table = pd.read_parquet(copy / "05_clusters.parquet").query("run == 'halves'")
+    np.testing.assert_array_equal(table["row"], np.arange(N))
+    for i, one in enumerate(
+        by_use.leiden_partitions(np.load(copy / f"04_hnsw/halves/k{K:04d}_indices.npy"))
+    ):
+        np.testing.assert_array_equal(table[f"cluster_{i}"], one)
 
 
 def test_lists_are_measured_anew_and_as_far_as_the_exact_ones_go(copy, drive):
@@ -266,7 +299,7 @@ def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, drive):
         status, out, _ = drive("05_metrics.py", *flags, results=copy)
         assert (status, "05_metrics: up to date" in out) == (0, is_current)
         assert f"by use, k = {10 if flags else K}\n" in out
-        assert ("Not searched at k = 10: halves and whole." in flat(out)) == bool(flags)
+        assert ("Not searched at k = 10: `halves` and `whole`." in flat(out)) == bool(flags)
         runs = ["short"] if flags else sorted(LISTS)
         assert list(of_use(copy).index.unique("run")) == runs
     assert stamps(copy) == written
@@ -275,13 +308,13 @@ def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, drive):
 def test_the_seed_is_of_the_clusters_alone(measured, copy, drive):
     before = {path.name: path.read_bytes() for path in copy.glob("05_*.parquet")}
     assert drive("05_metrics.py", "--seed", 7, results=copy)[0] == 0
-    table, other = of_use(copy), copy / "05_by_use.parquet"
+    table, others = of_use(copy), {"05_by_use.parquet", "05_clusters.parquet"}
     exact = by_use.leiden_partitions(np.load(copy / "03_exact_indices.npy"), seed=7)
     ann = by_use.leiden_partitions(np.load(measured.parent / "halves.npy"), seed=7)
     uses = by_use.estimate_clusters(exact, ann)
     assert table["value"]["halves", "ari"] == uses["clusters", "ari"].value
     for path in copy.glob("05_*.parquet"):
-        assert path == other or path.read_bytes() == before[path.name]
+        assert path.name in others or path.read_bytes() == before[path.name]
 
 
 def test_a_k_that_no_run_has_is_refused_with_the_grid(copy, drive):
@@ -297,10 +330,13 @@ def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkey
     path = copy.parent / "queries.npy"
     np.save(path, np.load(copy / "02_embeddings.npy") + np.float32(0.01))
     chosen = {"some": 100, "outside": path}.get(case, "all")
-    if case == "without igraph":
-        monkeypatch.setitem(sys.modules, "igraph", None)
-    if case == "too many edges":
-        monkeypatch.setattr(by_use, "MOST_EDGES", N)
+    code = {
+        "without igraph": "raise ImportError",
+        "too many edges": f"from drift import by_use\nby_use.MOST_EDGES = {N}",
+    }
+    if case in code:  # in the place of igraph
+        (copy.parent / "igraph.py").write_text(code[case])
+        monkeypatch.syspath_prepend(copy.parent)
     for script, *args in (
         ("03_exact_knn.py", "--k-max", K, "--queries", chosen),
         ("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, "--replace"),
@@ -328,13 +364,48 @@ def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkey
         assert table["value"][name, "accuracy_ann"] == pytest.approx(np.nanmean(expected))
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_partitions_ends_with_the_script(by, copy):
+    begun, before = copy.parent / "begun", contents(copy, ".parquet")
+    code = f"import os\nopen({str(begun)!r}, 'w').write(f'{{os.getpid()}}')\n"
+    (copy.parent / "igraph.py").write_text(code + "import time\ntime.sleep(60)\n")
+    command = [
+        sys.executable,
+        ROOT / "05_metrics.py",
+        "--force",
+        "--threads",
+        "1",
+        "--results",
+        copy,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(copy.parent)}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    script = subprocess.Popen(command, env=environment, text=True, **pipes)
+    while not begun.exists() or not (child := begun.read_text()):
+        assert script.poll() is None
+        time.sleep(0.02)
+    # Who is out of memory is the child.
+    os.kill(int(child) if by == signal.SIGKILL else script.pid, by)
+    out, err = script.communicate(timeout=60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), 0)
+    if by == signal.SIGKILL:
+        assert (script.returncode, err) == (0, "")
+        assert "No clusters: a process that this one had started ended by signal 9" in flat(out)
+    else:
+        line = "05_metrics.py: interrupted; the same command resumes\n"
+        assert (script.returncode, err) == (128 + by, line)
+        assert contents(copy, ".parquet").items() >= before.items()
+
+
 def test_the_page_has_it_below_the_verdict(copy, drive, monkeypatch):
     monkeypatch.setattr(figures, "possible_figures", lambda *_: (["overlap"], {}))
     status, _, err = drive("06_plots.py", "--gallery", 0, "--dpi", 30, results=copy)
     assert status == 0, err
     page = flat((copy / "06_report.html").read_text())
-    assert f"<h3>At k = {K}, with 95 % intervals</h3>" in page
-    places = [page.index(part) for part in ('"verdict"', "by use</h2>", "retrieval: ", "<img")]
+    places = [
+        page.index(part) for part in ("<h2>Why", "by use</h2>", f"By use, k = {K}, with 95 %")
+    ]
     assert places == sorted(places)
 
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from drift import InputError
 from drift.formats import arrays, hdf5, tables
@@ -121,10 +122,7 @@ def read_matrix(path: Path, part: str = "train", column: str | None = None) -> n
 
 
 class MatrixRows:
-    """Rows of matrices that lie one below the other, read a block at a time.
-
-    Memory maps are opened anew each time: the pages of one count as memory as long as it lives.
-    """
+    """Rows of matrices that lie one below the other, mapped anew for each block."""
 
     ndim = 2
 
@@ -197,20 +195,20 @@ def codes_in(column: pa.Array, what: str, dtype: type[np.signedinteger]) -> np.n
     else each value gets the number of those that are seen before it. What is null is -1.
     InputError where there are more values than fit, or they are lists or records.
     """
-    codes, limit, kind = np.full(len(column), -1, dtype), np.iinfo(dtype).max, column.type
+    limit, kind = np.iinfo(dtype).max, column.type
     if pa.types.is_nested(kind):
         raise InputError(f"{what} holds {str(kind)[:60]}: write a word or a number, rename it")
-    is_null = column.is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
+    is_null = column.is_null(nan_is_null=True)
     if is_number(kind):
         numbers = np.where(is_null, -1, column.to_numpy(zero_copy_only=False))
         if ((numbers == np.floor(numbers)) & (numbers >= -1) & (numbers <= limit)).all():
             return numbers.astype(dtype)
-    words = column.dictionary_encode().indices.filter(pa.array(~is_null)).to_numpy()
-    codes_of_words, values = pd.factorize(words)
+    words = column.dictionary_encode().indices
+    words = pc.if_else(is_null, pa.scalar(None, words.type), words)
+    codes, values = pd.factorize(words.to_pandas())
     if len(values) > limit:
         raise InputError(f"{what} has {len(values):,} values, over {limit:,}: drop or rename it")
-    codes[~is_null] = codes_of_words
-    return codes
+    return codes.astype(dtype)
 
 
 def declared_distance(path: Path) -> str | None:
@@ -224,13 +222,9 @@ def declared_distance(path: Path) -> str | None:
     if READERS.get(path.suffix.lower()) != hdf5.read_hdf5:
         return None
     with parsing(path, "HDF5"), h5py.File(path) as file:
-        if "distance" not in file.attrs:
-            return None
-        attribute = file.attrs.get_id("distance")
-        one = attribute.shape in ((), (1,)) and attribute.dtype.itemsize <= 1024
-        word = np.ravel(file.attrs["distance"]).tolist()[0] if one else None
-    word = word.decode(errors="replace") if isinstance(word, bytes) else word
-    if not isinstance(word, str):
-        raise InputError(f"{path}: its attribute 'distance' is no word: write 'euclidean', say")
+        (word,) = np.ravel(file.attrs.get("distance", [None])).tolist()
+    if word is None:
+        return None
+    word = word.decode(errors="replace") if isinstance(word, bytes) else str(word)
     word = word.strip().lower()
     return "cosine" if word in ("angular", "normalized") else word

@@ -81,16 +81,11 @@ def read_rows_with_dimensions(path: Path, size: int) -> Contents:
     @functools.cache
     def check() -> None:
         dimensions = np.memmap(path, np.uint8, "r", 0, (n, row_bytes))[:, :4].view("<i4")[:, 0]
-        others = np.flatnonzero(dimensions != d)
-        if others.size:
+        others = [*np.flatnonzero(dimensions != d)[:1], *([n] if rest else [])]
+        if others:
             raise InputError(
-                f"{path} is damaged, or of several dimensions: row {others[0]} has dimension "
-                f"{dimensions[others[0]]} and row 0 {d}; write it again"
-            )
-        if rest:
-            raise InputError(
-                f"{path} has {rest} bytes after row {n - 1}, and a row takes {row_bytes}: it is "
-                "cut short, or too long; write or copy it again"
+                f"{path} is damaged, cut short or of several dimensions: row {others[0]} is not of "
+                f"the {d} of row 0; write or copy it again"
             )
 
     def read() -> np.ndarray:

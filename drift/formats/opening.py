@@ -1,7 +1,6 @@
 """Where a file of others is opened, and what the readers of every format share."""
 
 import contextlib
-import io
 import itertools
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from drift import InputError
+from drift import InputError, regular_file
 
 # Deflate packs 1032 bytes into one at most. A file that claims to hold more is no file of numbers.
 LARGEST_RATIO = 1100
@@ -66,12 +65,8 @@ def is_number(kind: pa.DataType | None) -> bool:
 def file_size(path: Path) -> int:
     """Size of a regular file that can be opened; InputError for anything else."""
     try:
-        # One that is no file is not opened: a pipe would wait for its writer.
-        if not path.is_file():
-            is_what = "a folder" if path.is_dir() else "no file" if path.exists() else "missing"
-            raise InputError(f"{path} is {is_what}: name a file of vectors or neighbor lists")
-        with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
+        size = regular_file(path).st_size
+        path.open("rb").close()
     except OSError as error:
         message = f"{path} cannot be opened ({error.strerror}): see to its permissions and place"
         raise InputError(message) from error

@@ -1,6 +1,5 @@
 """Tables by their columns: Parquet, CSV and other text, JSON and JSON lines."""
 
-import contextlib
 import functools
 import io
 import json
@@ -114,7 +113,7 @@ def read_text(path: Path, size: int) -> Contents:
     Fields are separated by comma, tab, semicolon or blank, with a header or without. A first column
     of words, as GloVe has it, is "id"; so is an index that pandas wrote.
     """
-    with parsing(path, "text"), _even_rows(path):
+    with parsing(path, "text"):
         with path.open("rb") as file:
             head = io.TextIOWrapper(io.BytesIO(file.read(HEAD)), errors="replace")
             lines = [line.rstrip("\n\r") for line in head]
@@ -136,32 +135,26 @@ def read_text(path: Path, size: int) -> Contents:
             if counts or not all(_is_float(start) or start in NULLS for start in starts):
                 names[0] = "id"
         words = {name: pa.string() for name in names if name.lower() in WORDS}
-        table = pyarrow.csv.read_csv(
-            path,
+        quote = '"' if delimiter != " " else False
+        options = (
             pyarrow.csv.ReadOptions(column_names=names, skip_rows=int(has_header or counts)),
-            pyarrow.csv.ParseOptions(
-                delimiter=delimiter, quote_char='"' if delimiter != " " else False
-            ),
+            pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=quote),
             pyarrow.csv.ConvertOptions(column_types=words),
         )
+        try:
+            table = pyarrow.csv.read_csv(path, *options)
+        except pa.ArrowInvalid as error:
+            if "Expected" not in str(error):
+                raise
+            reason = " ".join(str(error).split())[:100]
+            advice = "complete the rows; shorter neighbor lists: pad with -1, or write JSON"
+            raise InputError(f"{path} has rows of several lengths ({reason}): {advice}") from error
     numbers = [
         column.to_numpy()
         for name, column in zip(names, table.columns, strict=True)
         if name.lower() not in NO_DIMENSIONS and is_number(column.type)
     ]
     return _columns(table) | ({"": in_memory(np.column_stack(numbers))} if numbers else {})
-
-
-@contextlib.contextmanager
-def _even_rows(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        if "Expected" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:100]
-        advice = "complete the rows; shorter neighbor lists: pad with -1, or write JSON"
-        raise InputError(f"{path} has rows of several lengths ({reason}): {advice}") from error
 
 
 def _is_header(fields: list[str]) -> bool:

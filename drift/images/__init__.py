@@ -25,15 +25,11 @@ class ImageSet:
     sources: list[str]
     labels: np.ndarray
     size: int
-    # From a first row and the row after the last to the images, uint8 (rows, size, size, 3), RGB.
-    read: Callable[[int, int], np.ndarray]
+    # From a block, a first row and the one after the last, to uint8 (rows, size, size, 3), RGB.
+    read: Callable[[tuple[int, int]], np.ndarray]
     # Images of one group are alike by construction, int32 (N,); -1 for a group of its own, as all
     # are without it.
     groups: np.ndarray | None = None
     # Why pictures that cannot be read are not among them, by their source; files of other kinds.
     skipped: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
-
-    def __call__(self, rows: tuple[int, int]) -> np.ndarray:
-        """The images of a block of rows, given as the first and the one after the last."""
-        return self.read(*rows)

@@ -112,12 +112,11 @@ def _fetch_state_dict(model: str, named: models.WeightsEnum) -> StateDict:
 
 
 def _read_state_dict(path: Path) -> StateDict:
-    content = None
     try:
         # Some files torch does not only refuse, but also warns of.
         with warnings.catch_warnings(action="ignore"):
-            if _is_as_large_as_it_says(path):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            is_sound = _is_as_large_as_it_says(path)
+            content = torch.load(path, "cpu", weights_only=True) if is_sound else None
     except (OSError, MemoryError):
         raise
     except Exception:  # whatever the unpickler trips over in bytes that are no pickle

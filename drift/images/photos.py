@@ -73,8 +73,8 @@ def photo_crops(n: int, seed: int) -> ImageSet:
     originals = photographs()
     crops = draw_crops({name: photo.size for name, photo in originals.items()}, n, seed)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        return np.stack([crop.cut(originals[crop.photo]) for crop in crops[start:stop]])
+    def read(rows: tuple[int, int]) -> np.ndarray:
+        return np.stack([crop.cut(originals[crop.photo]) for crop in crops[slice(*rows)]])
 
     sources, no_labels = [crop.source for crop in crops], np.full(n, -1, np.int16)
     groups = np.array([PHOTOGRAPHS.index(crop.photo) for crop in crops], np.int32)

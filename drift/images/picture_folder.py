@@ -110,8 +110,8 @@ def folder_sample(
         )
     chosen.sort()
 
-    def read(start: int, stop: int) -> np.ndarray:
-        rows = chosen[start:stop]
+    def read(block: tuple[int, int]) -> np.ndarray:
+        rows = chosen[slice(*block)]
         return np.stack(_in_threads(lambda row: read_square(paths[row], size), rows, threads))
 
     labels = _folder_labels(folder.pictures)[chosen]

@@ -81,10 +81,9 @@ def stl10_sample(data_dir: Path, split: str, n: int, seed: int) -> ImageSet:
     if split != "unlabeled":  # on disk they begin with 1
         labels = np.fromfile(data_dir / _member(split, "y"), np.uint8).astype(np.int16) - 1
 
-    def read(start: int, stop: int) -> np.ndarray:
-        # Mapped anew for each block: the pages of a mapping count as memory as long as it lives.
+    def read(block: tuple[int, int]) -> np.ndarray:
         pixels = np.memmap(path, np.uint8, "r", shape=(count, 3, STL10_SIDE, STL10_SIDE))
         # On disk a channel after the other, each column by column.
-        return pixels[rows[start:stop]].transpose(0, 3, 2, 1)
+        return pixels[rows[slice(*block)]].transpose(0, 3, 2, 1)
 
     return ImageSet([f"stl10/{split}/{row}" for row in rows], labels[rows], STL10_SIDE, read)

@@ -1,8 +1,9 @@
 """The libraries whose indexes can be searched, and runs on them as they are written in a shell."""
 
-import difflib
 import re
 from typing import Any
+
+import numpy as np
 
 from drift import InputError
 from drift.indexes.base import Index
@@ -19,17 +20,61 @@ LIBRARIES: dict[str, type[Index]] = {
     "pgvector": PgvectorHnsw,
 }
 EF = (
-    "efSearch is a whole number from 1 on, k, 2k, 0.25k, k,50 for k but at least 50, overlap=0.99, "
-    "recall=0.99 or lid=0.01"
+    "in place of 50 another whole number, k, 2k, 0.25k, k,50 for k but at least 50, 10..800 for a "
+    "series, or overlap=0.99, recall=99%, lid=0.01 for what reaches that"
 )
-TARGETS = {"overlap": 0.99, "recall": 0.99, "lid": 0.01}
-PATH = r"/|\.[A-Za-z]\w*$"  # in what stands before the first colon
+RUNS = (
+    f"write one of {', '.join(LIBRARIES)} and its efSearch, as faiss:50, or an index of FAISS and "
+    "its settings by name, as IVF256,Flat:nprobe=8; what another system returned is --lists NAME "
+    "IDS.npy"
+)
+LONGEST_SERIES = 10  # runs
+SERIES = re.compile(r"(.*[:=,])([1-9][0-9]{0,8})\.\.([1-9][0-9]{0,8})((?:,.*)?)")
+_SETTING = re.compile("[A-Za-z][A-Za-z0-9_]*")
+# Of lists of another system: no name of a folder that is there for something else.
+_NAME = re.compile(
+    rf"(?!graphs$|exact$|.*_seed[0-9]+$|(?:{'|'.join(LIBRARIES)})_M[0-9])"
+    "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+)
 OF_ALL_RUNS = {"m": "--m", "seed": "--seed", "k": "--k", "build_threads": "--build-threads"}
 
 
 def index_class(run: Run) -> type[Index]:
     """The class of the index that a run searches."""
     return LIBRARIES[run.library]
+
+
+def expand_series(text: str) -> list[str]:
+    """Of ``faiss:10..800`` the text of each run of the series; of a single run its own.
+
+    They are at most ten, evenly on a logarithmic scale, the first and the last among them.
+    """
+    if ".." not in text.partition(":")[2]:
+        return [text]
+    match = SERIES.fullmatch(text)
+    first, last = (int(number) for number in match.group(2, 3)) if match else (0, 0)
+    if first >= last or text.count("..") > 1:
+        raise InputError(
+            f"{text} is no series: it is of two whole numbers from 1 on, the smaller one first, as "
+            "faiss:10..800 or IVF256,Flat:nprobe=1..64"
+        )
+    numbers = np.unique(np.rint(np.geomspace(first, last, LONGEST_SERIES)).astype(int))
+    return [f"{match[1]}{number}{match[4]}" for number in numbers]
+
+
+def parse_imported(text: str) -> Run:
+    """The run that lists of another system are: ``milvus``, ``qdrant:ef=64``."""
+    name, colon, rest = text.partition(":")
+    search = _split(rest, text) if colon else {}
+    search = {setting: Policy.parse(value) for setting, value in search.items()}
+    run = Run(name, {}, search)
+    are_numbers = all(policy and policy.number is not None for policy in search.values())
+    if not are_numbers or not all(map(_SETTING.fullmatch, search)) or not _NAME.fullmatch(run.name):
+        raise InputError(
+            f"--lists {text}: a name is of letters, digits, dots, minus and underscores, and none "
+            "that a run of an index could have; a setting is a number, as in qdrant:ef=64"
+        )
+    return run
 
 
 def parse_run(
@@ -59,10 +104,9 @@ def _parse_hnsw(text: str, library: str, rest: str) -> tuple[dict[str, int], dic
     ef, build, options = settings.pop("ef_search"), {}, LIBRARIES[library].options
     if "ef_construction" in settings:
         build["ef_construction"] = _whole(text, "ef_construction", settings.pop("ef_construction"))
-    if not _is_ef(policy := Policy.parse(ef)):
-        is_target = ef.partition("=")[0] in TARGETS
-        reason = "a target is more than 0 and less than 1 (or 100 %)" if is_target else EF
-        raise InputError(f"{library}:{ef} is no run: {reason}: write {library}:{_nearest_ef(ef)}")
+    policy = Policy.parse(ef)
+    if policy is None or policy.number == 0 or isinstance(policy.number, float):
+        raise InputError(f"{library}:{ef} is no run: write {library}:50, or {EF}")
     for name, value in settings.items():
         if (flag := OF_ALL_RUNS.get(name.lower())) is not None:
             raise InputError(
@@ -82,9 +126,9 @@ def _parse_factory(text: str) -> tuple[dict[str, int | str], dict[str, Policy]]:
     factory, colon, rest = text.partition(":")
     settings = _split(rest, text) if colon else {}
     policies = {own: Policy.parse(value) for own, value in settings.items()}
-    is_foreign = re.search(f"^([^A-Z]|$)|{PATH}", factory) or factory.lower() in LIBRARIES
+    is_foreign = re.search(r"^([^A-Z]|$)|/|\.[A-Za-z]\w*$", factory) or factory.lower() in LIBRARIES
     if is_foreign or "" in policies or None in policies.values():
-        raise InputError(f"{text} is no run: {_nearest_run(factory, rest)}")
+        raise InputError(f"{text} is no run: {RUNS}")
     build, search = {"factory": factory}, {}
     generic = {own: name for name, own in FAISS_NAMES.items()}
     for own, policy in policies.items():
@@ -93,44 +137,6 @@ def _parse_factory(text: str) -> tuple[dict[str, int | str], dict[str, Policy]]:
         else:
             search[generic.get(own, own)] = policy
     return build, search
-
-
-def _is_ef(policy: Policy | None) -> bool:
-    return policy is not None and policy.number != 0 and not isinstance(policy.number, float)
-
-
-def _nearest_ef(text: str) -> str:
-    """An efSearch that may have been meant."""
-    text = re.sub(r"\s|ef_?(search)?=", "", text.lower())
-    name, _, _ = text.partition("=")
-    number = float(match[0]) if (match := re.search(r"[0-9]*\.?[0-9]+(e[0-9])?", text)) else 0.0
-    if name in TARGETS:
-        guesses = [f"{name}={number:g}{'%' if number > 1 else ''}", f"{name}={TARGETS[name]}"]
-    elif "k" in text:
-        guesses = [text, f"{number:g}k", "k"]
-    else:
-        guesses = [text, f"{number:.0f}", "50"]
-    return next(guess for guess in guesses if _is_ef(Policy.parse(guess)))
-
-
-def _nearest_run(head: str, rest: str) -> str:
-    """Why something is neither a library's run nor an index of FAISS, and what to write."""
-    close = difflib.get_close_matches(head.lower(), LIBRARIES, 1, 0.7)
-    if re.search(PATH, head):
-        return "the index in a file is not read: search it, and give --lists NAME IDS.npy"
-    if close:
-        return f"there is no {head}: write {close[0]}:{_nearest_ef(rest or '50')}"
-    if _is_ef(Policy.parse(head or rest)):
-        return f"it has no library: write faiss:{head or rest}"
-    if re.match("(ivf|hnsw|nsg|o?pq|pca|sq|flat)[0-9,]", head.lower()):
-        value = rest if _is_ef(Policy.parse(rest)) else 50
-        setting = "efSearch" if "hnsw" in head.lower() else "nprobe"
-        written = head if head[0].isupper() else "IVF256,Flat"
-        return f"write an index of FAISS and its settings, by name, as {written}:{setting}={value}"
-    return (
-        f"{head or 'nothing'} is none of {', '.join(LIBRARIES)} and no index of FAISS like "
-        f"IVF256,Flat:nprobe=8; what another system returned is --lists {head or 'NAME'} IDS.npy"
-    )
 
 
 def _whole(text: str, name: str, value: str) -> int:

@@ -5,7 +5,7 @@ Names and numbers alone: no library is loaded here.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Self
 
@@ -124,7 +124,7 @@ class Run:
     @property
     def _index_family(self) -> str:
         if self.factory:
-            return as_filename(self.factory) + self._in_name(self._factory_settings)
+            return as_filename(self.factory) + self._in_name(self.factory_settings)
         return f"{self.library}_M{self.M}_efc{self.ef_construction}" if self.M else self.library
 
     @property
@@ -132,7 +132,7 @@ class Run:
         return f"_seed{self.seed}" if self.seed else ""
 
     @property
-    def _factory_settings(self) -> dict[str, int | str]:
+    def factory_settings(self) -> dict[str, int | str]:
         settings = self.build.items() if self.factory else ()
         return {name: value for name, value in settings if name not in ("factory", "threads")}
 
@@ -141,19 +141,59 @@ class Run:
             parts = (f"_{FAISS_NAMES.get(name, name)}_{settings[name]}" for name in settings)
             return as_filename("".join(parts))
         text = "".join(f"_{name}_{value}" for name, value in settings.items())
-        return text.replace("_ef_search_", "_ef").replace(",", "min").replace("=", "")
+        if self.build:
+            text = text.replace("_ef_search_", "_ef").replace(",", "min")
+        return text.replace("=", "")
 
     @property
     def label(self) -> str:
-        """What to call it: ``FAISS efSearch 50``, ``IVF256,Flat nprobe 8``."""
-        # Matplotlib hides lines whose name begins with an underscore.
-        library = "FAISS" if self.library == "faiss" else self.library.lstrip("_")
-        words = {**FAISS_NAMES, "iterative_scan": "iterative scan"}
-        texts = [
-            f"{words.get(name, name)} {value.label if isinstance(value, Policy) else value}"
-            for name, value in {**self.search, **self._factory_settings}.items()
-        ]
-        return " ".join(filter(None, [self.factory or library, ", ".join(texts)]))
+        """What to call it, as it is written: ``faiss k,50``, ``IVF256,Flat nprobe=8``."""
+        settings = {**self.search, **self.factory_settings}
+        texts = [f"{FAISS_NAMES.get(name, name)}={value}" for name, value in settings.items()]
+        text = ",".join(texts)
+        if self.build and not self.factory:  # a graph, whose first setting is efSearch
+            text = text.removeprefix("efSearch=")
+        return f"{self.factory or self.library} {text}".strip()
+
+    @property
+    def in_title(self) -> str:
+        """The same in words: ``FAISS at efSearch k, at least 50``."""
+        return " at ".join(filter(None, [self._called, " and ".join(self._search_in_words)]))
+
+    @property
+    def description(self) -> str:
+        """Everything in words: ``FAISS HNSW, M 32, efConstruction 200, efSearch 50``."""
+        what, built = f"lists of {self.library}", dict(self.factory_settings)
+        if self.factory:
+            what = f"FAISS {self.factory}"
+        elif self.build:
+            what = f"{self._called} HNSW"
+            built = {"M": self.M, "ef_construction": self.ef_construction}
+        built |= {"seed": self.seed} if self.seed else {}
+        texts = [f"{FAISS_NAMES.get(name, name)} {value}" for name, value in built.items()]
+        return ", ".join([what, *texts, *self._search_in_words])
+
+    @property
+    def _called(self) -> str:
+        return self.factory or ("FAISS" if self.library == "faiss" else self.library)
+
+    @property
+    def _search_in_words(self) -> list[str]:
+        labels = {**self.search, **{name: one.label for name, one in self.policies.items()}}
+        return [f"{FAISS_NAMES.get(name, name)} {label}" for name, label in labels.items()]
+
+    @property
+    def series_key(self) -> tuple[str, int | float] | None:
+        """What its name has in common with runs of another number of the search, and its own.
+
+        None where the search has not exactly one number.
+        """
+        numbers = {name: policy.number for name, policy in self.policies.items()}
+        numbers = {name: number for name, number in numbers.items() if number is not None}
+        if len(numbers) != 1:
+            return None
+        ((name, number),) = numbers.items()
+        return replace(self, search={**self.search, name: "..."}).name, number
 
     @property
     def M(self) -> int | None:

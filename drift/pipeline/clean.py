@@ -12,21 +12,21 @@ from drift.pipeline.manifests import (
     SCRIPTS,
     manifest_name,
     read_manifest,
-    remove_files,
     remove_if_empty,
 )
+from drift.pipeline.results import Results
 
 MANIFESTS = ("0?_*.json", "04_hnsw/*/run.json", "04_hnsw/graphs/*.json", "05_per_query/*.json")
 
 
 def clean(root: Path) -> list[str]:
     """Remove the files that valid manifests list, these, and unfinished work; their stages."""
-    stages = []
+    results, stages = Results(root), []
     for path in sorted(path for pattern in MANIFESTS for path in root.glob(pattern)):
         manifest = read_manifest(path)
-        if manifest and root / manifest_name(manifest["stage"]) == path:
+        if manifest and results.path(manifest_name(manifest["stage"])) == path:
             stages.append(manifest["stage"])
-            remove_files(root, [*manifest["outputs"], manifest_name(manifest["stage"])])
+            results.remove(manifest["stage"])
     partial = root / PARTIAL
     for folder in [] if partial.is_symlink() else partial.glob("*"):
         if folder.name.partition("--")[0] in SCRIPTS and not folder.is_symlink():

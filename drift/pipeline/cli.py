@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import itertools
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -210,8 +211,15 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
 
 
 def print_text(sentences: list[str]) -> None:
-    """Print sentences as a paragraph."""
-    print("\n" + textwrap.fill(" ".join(sentences), 100))
+    """Print sentences as a paragraph; what is indented, to be copied, as it is.
+
+    No line ends between backquotes.
+    """
+    text = " ".join(sentences)
+    if not text.startswith(" "):
+        text = re.sub("`[^`]+`", lambda match: match[0].replace(" ", "\0"), text)
+        text = textwrap.fill(text, 100).replace("\0", " ")
+    print(f"\n{text}")
 
 
 def print_table(title: str, table: pd.DataFrame) -> None:

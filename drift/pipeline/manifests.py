@@ -11,7 +11,6 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ _FILES = {
     "04_hnsw/graphs/PART": rf"{GRAPHS}PART\.[a-z][a-z0-9_]*",
     "04_hnsw/PART": rf"{RUNS}PART/(k[0-9]{{4,9}}_(indices|distances|reported)\.npy|run\.json)",
     "05_metrics/PART": rf"{PER_QUERY}PART\.(parquet|json)",
-    "05_metrics": r"05_(per_query|curves|graphs|safe_k|differences|by_use)\.parquet"
+    "05_metrics": r"05_(per_query|curves|graphs|safe_k|differences|by_use|clusters)\.parquet"
     r"|05_metrics\.json",
     "06_figures": r"06_[a-z0-9_]+\.(png|svg|pdf)|06_report\.html|06_figures\.json",
 }
@@ -258,18 +257,6 @@ def foreign_path(folder: Path) -> Path | None:
         if not is_own and not stat.S_ISDIR(status.st_mode):
             return path
     return None
-
-
-def remove_files(root: Path, names: Iterable[str]) -> None:
-    """Remove files of stages by their names, in this order, and the folders that become empty.
-
-    What lies behind a link is left alone.
-    """
-    for name in names:
-        path, folders = root / name, [root / folder for folder in Path(name).parents][:-1]
-        if not path.is_dir() and not any(folder.is_symlink() for folder in folders):
-            path.unlink(missing_ok=True)
-            remove_if_empty(*folders)
 
 
 def remove_if_empty(*folders: Path) -> None:

@@ -29,7 +29,7 @@ from drift.pipeline.manifests import (
     producer,
     producing_script,
     read_manifest,
-    remove_files,
+    remove_if_empty,
 )
 
 MISSING = "missing, damaged or of an earlier version"
@@ -74,6 +74,7 @@ def describe(path: Path) -> dict[str, Any]:
 def load_array(path: Path) -> np.ndarray:
     """An array from a ``.npy`` file, memory-mapped; a change to it does not reach the file.
 
+    Map it anew for each block: the pages of a mapping count as memory as long as it lives.
     An InputError for another file, and for Python objects, whose code is not run.
     """
     regular_file(path)
@@ -97,7 +98,7 @@ class Results:
             raise ArtifactError(f"{root} is not a folder: name another one with --results")
         self.root = root
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str | Path) -> Path:
         """Where an artifact lies."""
         return self.root / name
 
@@ -197,7 +198,7 @@ class Results:
         return [stem for stem in stems if self.manifest(f"{GRAPHS}{stem}")]
 
     def own_files(self, stage: str) -> list[str]:
-        """What a run, a graph or a part has written, in the order in which it can be removed.
+        """What a stage, a run, a graph or a part has written, in the order in which it can go.
 
         Of a run without its manifest these are its lists, if there is nothing else in its folder.
         """
@@ -213,12 +214,22 @@ class Results:
         return []
 
     def remove(self, stage: str) -> None:
-        """Remove `own_files`; of a run whose folder is a link the link alone."""
+        """Remove `own_files`, and the folders that become empty; what is behind a link stays.
+
+        Of a run whose folder is a link the link goes.
+        """
         folder = self.path(stage)
         if folder.is_symlink() and not folder.parent.is_symlink():
             folder.unlink()
-        else:
-            remove_files(self.root, self.own_files(stage))
+            return
+        for name in self.own_files(stage):
+            path, folders = (
+                self.path(name),
+                [self.path(str(one)) for one in Path(name).parents][:-1],
+            )
+            if not path.is_dir() and not any(one.is_symlink() for one in folders):
+                path.unlink(missing_ok=True)
+                remove_if_empty(*folders)
 
     def _damaged(self, entries: Entries) -> list[str]:
         """Which artifacts are not what their entries say; hashing them takes all cores."""

@@ -141,10 +141,19 @@ class Stage:
     def write(self, name: str, where: Any, values: np.ndarray) -> None:
         """Store part of an array that `create` made, at a pair of rows or any other index."""
         # Mapped anew each time: the pages of a mapping count as memory as long as it lives.
-        array = np.lib.format.open_memmap(self._folder / name, mode="r+")
-        is_rows = isinstance(where, tuple) and all(isinstance(row, int) for row in where)
-        array[slice(*where) if is_rows else where] = values
-        array.flush()
+        path = self._folder / name
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if not (isinstance(where, tuple) and isinstance(where[0], int)):
+            array[where] = values
+            array.flush()
+            return
+        # In one piece, which takes a third of the time that the pages of a mapping take.
+        piece = np.broadcast_to(values, array[slice(*where)].shape).astype(array.dtype, "C")
+        with add_filename(path), path.open("r+b") as file:
+            file.seek(array.offset + where[0] * array.strides[0])
+            file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
 
     def save(self, name: str, array: np.ndarray) -> Path:
         """Write a small array at once; where it lies until `commit`."""

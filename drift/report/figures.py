@@ -1,7 +1,7 @@
 """The figures of a `Study`: what draws each of them, and what writes and describes them.
 
 To add one, write a function that takes a `Study` and gives a figure, with what is to stand below it
-on the page as its docstring, and name it in `FIGURES`.
+on the page as its docstring, to which its label is added, and name it in `FIGURES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,48 +10,49 @@ from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from tqdm import tqdm
 
-from drift.report import panels
+from drift.report import panels, svg
 from drift.report.experiments import EXPERIMENTS
+from drift.report.frontier import NO_SERIES, frontier
 from drift.report.panels import Panel, alt_text, draw_curve, draw_line, finish, set_share_axis
-from drift.report.published_figures import experiment, published
-from drift.report.sentences import drift_by_lid
-from drift.report.study import Study
+from drift.report.published_figures import experiment, jump, published
+from drift.report.query_figures import distribution, who_drifts
+from drift.report.study import ENDS, Study
+from drift.report.styles import COLORS, mixed
 from drift.report.tables import COSTS, evenly
 
 MOST_ROWS, MOST_COLUMNS = 5, 8  # of the grid of images
-MOST_RUNS = 12  # lines or panels of more runs than this cannot be distinguished
 
 
 def overlap(study: Study) -> Figure:
     """The share of the true neighbors that the index returns; below, the share it loses, on a scale
-    on which 0.001 and 0.003 differ. Small bars mark where 1, 5 and 10 % are lost, with the interval
+    on which 0.1 % and 0.3 % differ. Small bars mark where 1, 5 and 10 % are lost, with the interval
     of that; a dotted line the k at which a fixed efSearch is used up; a thin gray one what lists
     drawn at random have.
     """
     figure, (kept, lost) = panels.stack(study, 1.9, 1.7)
     losses = []
     for run, style in study.styles.items():
-        curve = study.run_curve(run, "overlap")[["mean", "ci_low", "ci_high"]]
+        curve = study.run_curve(run, study.kept_by(run))[ENDS]
         draw_curve(kept, curve, style)
         loss = (1 - curve).where(1 - curve > panels.ROUNDING, 0)
         draw_curve(lost, loss, style)
         losses.append(loss["mean"])
-    panels.mark_crossings(lost, study, "overlap")
-    kept.set_ylabel("overlap")
+    panels.mark_crossings(lost, study, "")
+    kept.set_ylabel("recall" if study.ties else "overlap")
     set_share_axis(kept)
     if study.chance is not None:
         label = f"drawn at random, k / {'N' if study.is_outside else '(N - 1)'}"
         for axes, chance in ((kept, study.chance), (lost, 1 - study.chance)):
             axes.plot(chance, color="0.5", lw=0.7, label=label)
         losses.append(1 - study.chance)
-    lost.set_ylabel("1 - overlap, log scale")
+    lost.set_ylabel("neighbors lost, log scale")
     panels.set_loss_axis(lost, np.concatenate(losses))
-    ties = "\nrows tie: see recall, of which less is lost" if study.ties else ""
-    return finish(figure, study, panels.interval_note(study) + ties)
+    figure.set_label("Rows tie: recall, since a tie is no loss." if study.ties else "")
+    return finish(figure, study, panels.interval_note(study))
 
 
 def images(study: Study) -> Figure:
@@ -69,49 +70,6 @@ def images(study: Study) -> Figure:
     label = "some of the images, evenly spaced over the rows"
     axes.imshow(pixels[:-gap, :-gap], aspect="auto", label=label)
     return figure
-
-
-def distribution(study: Study) -> Figure:
-    """The mean hides how unlike queries are: a wide band says that some keep nearly all of their
-    neighbors and others lose most of them; one query in twenty lies below the light band.
-    """
-    figure, grid = panels.stack(study, *[0.95] * len(study.styles))
-    for axes, (run, style) in zip(grid, study.styles.items(), strict=True):
-        curve = study.queries(run).groupby("k")["overlap"]
-        curve = curve.quantile([0.05, 0.25, 0.5, 0.75, 0.95]).unstack()
-        for low, high, alpha in ((0.05, 0.95, 0.25), (0.25, 0.75, 0.45)):
-            ends = curve[low], curve[high]
-            axes.fill_between(curve.index, *ends, color=style.color, alpha=alpha, lw=0)
-        draw_line(axes, curve.index, curve[0.5], style)
-        axes.set_ylabel("overlap")
-    lowest = min(axes.get_ylim()[0] for axes in grid)
-    for axes in grid:
-        axes.set_ylim(bottom=lowest)
-        set_share_axis(axes)
-    footnote = f"line: median of {study.n_queries:,} queries\n"
-    return finish(figure, study, footnote + "dark: the middle half; light: 5 % to 95 % of them")
-
-
-def who_drifts(study: Study) -> Figure:
-    """The queries in fifths by their exact LID. Distance ratio: the exact distance over the one
-    returned, 0 where none was.
-    """
-    figure, grid = panels.multiples(study.few_ks, 2)
-    metrics = "overlap", "distance_ratio"
-    for k, row in zip(study.few_ks, grid, strict=True):
-        for run, style in study.styles.items():
-            fifths = study.fifths(run, k)
-            for axes, metric in zip(row, metrics, strict=True):
-                draw_line(axes, fifths.index, fifths[metric], style)
-        for axes, metric in zip(row, metrics, strict=True):
-            axes.set_ylabel(metric.replace("_", " "))
-            set_share_axis(axes)
-            axes.set_xlim(0.7, 5.3)
-            axes.set_xticks(range(1, 6))
-    for axes in grid[-1]:
-        axes.set_xlabel("fifth of the queries")
-    footnote = f"1: lowest exact LID, 5: highest{panels.lid_note(study)}"
-    return finish(figure, study, footnote, is_marked=False)
 
 
 def found(study: Study) -> Figure:
@@ -193,73 +151,47 @@ def targets(study: Study) -> Figure:
             draw_line(cost, counts.index, counts, style)
     cost.set_ylabel("distances per query,\nlog scale")
     for axes in (needed, cost):
-        panels.set_log_axis(axes)
-    return finish(figure, study, is_marked=False)
-
-
-def speed(study: Study) -> Figure:
-    """All runs at one k at a time: the higher the better, the further left on an axis of distances
-    computed, the further right on one of queries per second. How many distances a search computes
-    is the same on every machine, and not counted by every library; queries per second are those of
-    this one, with near queries one after the other; of imported lists, those that their system
-    took.
-    """
-    tables = {
-        title: pd.DataFrame({run: study.cost(run, name) for run in study.styles}, study.few_ks)
-        for title, name in COSTS.items()
-    }
-    tables = {title: costs for title, costs in tables.items() if costs.notna().any(axis=None)}
-    if not tables:  # the k that are drawn are those of other runs
-        return Figure()
-    figure, grid = panels.multiples(study.few_ks, len(tables))
-    for (title, costs), column in zip(tables.items(), grid.T, strict=True):
-        for k, axes in zip(study.few_ks, column, strict=True):
-            for run, cost in costs.loc[k].dropna().items():
-                kept = study.run_curve(run, "overlap")["mean"][k]
-                draw_line(axes, [cost], [kept], study.styles[run])
-            set_share_axis(axes)
-        panels.set_cost_axis(column[-1], np.nanmin(costs), np.nanmax(costs))
-        column[-1].set_xlabel(f"{title}, log scale")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("overlap")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.9g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     return finish(figure, study, is_marked=False)
 
 
 class Entry(NamedTuple):
-    """A figure: what draws it, whose docstring is its caption with what it `says` of a study.
+    """A figure: what draws it, whose docstring is its caption, and its title.
 
-    It is left out without a value of what it `needs`, a metric or an entry in manifests of runs,
-    which is said where there is a reason `why`, and of more than `MOST_RUNS` if not `of_many`.
+    It is left out without a value of one that it `needs`, metrics, measures by use, entries in
+    manifests of runs or a series, which is said where there is a reason `why`.
     """
 
     draw: Callable[[Study], Figure]
     title: str
     needs: str = "overlap"
     why: str = ""
-    of_many: bool = False
-    says: Callable[[Study], str] = lambda _: ""
 
     def __call__(self, study: Study) -> Figure:
         with matplotlib.style.context(panels.STYLE):
             return self.draw(study)
 
-    def caption(self, study: Study) -> str:
-        return " ".join(f"{self.draw.__doc__} {self.says(study)}".split())
 
-
+ALWAYS_OPEN = "overlap", "images"
 OF_GRAPHS = "it describes whole graphs, and not every row is a query"
 NO_TIMES = "these lists came without search times"
 # By name: the file is ``06_NAME.png``.
 FIGURES = {
-    "overlap": Entry(overlap, "Neighborhood overlap", of_many=True),
-    "images": Entry(images, "Some of the images", "images", of_many=True),
+    "overlap": Entry(overlap, "Neighborhood overlap"),
+    "images": Entry(images, "Some of the images", "images"),
+    "frontier": Entry(frontier("overlap"), "Overlap and cost", "queries_per_second", NO_TIMES),
+    "frontier_lid": Entry(
+        frontier("lid_error"), "LID and cost", "queries_per_second lid_error series"
+    ),
+    "frontier_density": Entry(
+        frontier("factor"), "Density and cost", "queries_per_second factor series"
+    ),
     "distribution": Entry(distribution, "Overlap of single queries"),
     "who_drifts": Entry(
-        who_drifts,
-        "Overlap and distances by LID",
-        needs="lid_exact",
-        why="no query has an LID",
-        says=drift_by_lid,
+        who_drifts, "Overlap and distances by LID", "lid_exact", "no query has an LID"
     ),
     "found": Entry(found, "Neighbors returned"),
     "distances": Entry(distances, "Neighbor distances"),
@@ -267,37 +199,36 @@ FIGURES = {
     "lid": Entry(lid, "Local intrinsic dimensionality"),
     "hubness": Entry(hubness, "Hubness and orphans", "hubness_ann", OF_GRAPHS),
     "effort": Entry(targets, "The effort that a target needs", "ef_search_by_k"),
-    "speed": Entry(speed, "Overlap and cost", "queries_per_second", NO_TIMES),
-    "published": Entry(published, "The published curves", "lid_notebook_ann", of_many=True),
+    "published": Entry(published, "The published curves", "lid_notebook_ann"),
+    "published_jump": Entry(jump, "The paper's jump", "lid_paper_ann"),
 } | {
-    f"published_{name}": Entry(
-        experiment(name), f"The paper's {one.title}", "lid_paper_ann", of_many=True
-    )
+    f"published_{name}": Entry(experiment(name), f"The paper's {one.title}", "lid_paper_ann")
     for name, one in EXPERIMENTS.items()
 }
 
 
 class Plot(NamedTuple):
-    """A figure that was drawn."""
+    """A figure that was drawn: an SVG element of the page, but a PNG of pictures."""
 
     name: str
+    title: str
+    caption: str
     alt_text: str
+    svg: str
     png: bytes
-    title: str = ""
-    caption: str = ""
+    folded: str = ""  # why it shows little, if it does
 
 
 def possible_figures(study: Study) -> tuple[list[str], dict[str, str]]:
     """The figures that the study has the numbers for, and why others are left out, by name."""
-    known = study.metrics.union(*study.searched.values())
+    known = study.metrics.union(*study.searched.values(), study.by_use.get("measure", ()))
     if study.images is not None:
         known.add("images")
-    are_few = len(study.styles) <= MOST_RUNS
-    chosen = {name: one for name, one in FIGURES.items() if are_few or one.of_many}
-    left_out = {n: one.why for n, one in chosen.items() if one.why and one.needs not in known}
-    if not are_few:
-        left_out["figures of all runs"] = f"there are more than {MOST_RUNS}"
-    return [name for name, one in chosen.items() if one.needs in known], left_out
+    if study.series:
+        known.add("series")
+    lacking = {name for name, one in FIGURES.items() if not known.issuperset(one.needs.split())}
+    left_out = {name: one.why for name, one in FIGURES.items() if one.why and name in lacking}
+    return [name for name in FIGURES if name not in lacking], left_out
 
 
 def draw_figures(
@@ -305,6 +236,8 @@ def draw_figures(
 ) -> tuple[list[Plot], dict[str, str]]:
     """Write the figures, each in all `formats`, the first for the page; why others are left out."""
     names, left_out = possible_figures(study)
+    colors = dict(map(mixed, range(len(COLORS))))
+    colors |= {style.color: style.css for style in study.styles.values()}
     plots = []
     for name in tqdm(names, "figures", disable=None):
         entry = FIGURES[name]
@@ -313,6 +246,11 @@ def draw_figures(
             left_out[name] = "no run has a value where it is drawn"
             continue
         paths = [output(f"06_{name}.{suffix}") for suffix in formats]
-        png = panels.save(figure, paths, dpi)
-        plots.append(Plot(name, alt_text(figure), png, entry.title, entry.caption(study)))
+        png, alt = panels.save(figure, paths, dpi), alt_text(figure)
+        caption = " ".join(f"{entry.draw.__doc__} {figure.get_label()}".split())
+        drawn = "" if name == "images" else svg.inline(figure, name, alt, colors)
+        folded = panels.flat(figure) if name not in ALWAYS_OPEN else ""
+        if name.startswith("frontier"):
+            folded = "" if study.series else NO_SERIES
+        plots.append(Plot(name, entry.title, caption, alt, drawn, png, folded))
     return plots, left_out

@@ -5,30 +5,40 @@ Its words and their order are in ``page.html.j2``, its look is in ``page.css``.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
 from PIL import Image
 
 from drift.report import tables
-from drift.report.by_use import by_use
+from drift.report.by_use import TOLERANCES, by_use
 from drift.report.claims import claims
 from drift.report.experiments import comparison, is_same_data
 from drift.report.figures import Plot
 from drift.report.gallery import Gallery
+from drift.report.headline import headline
 from drift.report.sentences import verdict
-from drift.report.study import Study
+from drift.report.study import ENDS, Study
+from drift.report.styles import COLORS, COLORS_BY_NIGHT
+from drift.report.svg import mark
 
-THUMBNAIL = 96  # pixels; small pictures stay as they are
+THUMBNAIL, PICTURE = 96, 700  # pixels; smaller pictures stay as they are
 
 
 def render(
-    study: Study, plots: Sequence[Plot], gallery: Gallery | None, left_out: Mapping[str, str]
+    study: Study,
+    plots: Sequence[Plot],
+    gallery: Gallery | None,
+    left_out: Mapping[str, str],
+    tolerances: Sequence[float] = TOLERANCES,
 ) -> str:
-    """The page; its first figure is beside the table of all runs. `left_out`: why, by what."""
+    """The page; its first figure is on the first screen. `left_out`: why, by what."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -36,14 +46,36 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"cell": _cell, "embed": _embed, "thumbnail": _thumbnail, "unbroken": _unbroken}
-    environment.filters.update(filters)
+    run_name = Markup('<code class="run run-{}">{}{}</code>')
+    styles = {label: study.styles[runs[-1]] for label, runs in study.voices.items()}
+    styles |= {style.label: style for style in study.styles.values()}
+    named = {
+        label: run_name.format(style.index, Markup(mark(style)), label)
+        for label, style in styles.items()
+    }
+
+    def words(text: str) -> Markup:
+        return _words(text, named)
+
+    filters = {"cell": _cell, "thumbnail": _thumbnail, "unbroken": _unbroken}
+    environment.filters.update(filters, words=words, inline=Markup, picture=_picture)
+    ks = tables.evenly(study.ks, tables.MOST_KS)
+    if study.k_of_interest not in ks:
+        ks = tables.evenly(study.ks, tables.MOST_KS - 1)
     return environment.get_template("page.html.j2").render(
         tables=tables,
         study=study,
-        colors={style.label: style.color for style in study.styles.values()},
+        top=headline(study),
         verdict=verdict(study),
-        by_use=by_use(study),
+        named=named,
+        mark=mark,
+        colors=list(zip(COLORS, COLORS_BY_NIGHT, strict=True)),
+        use=by_use(study, tolerances),
+        tolerances=tolerances,
+        ks=[study.k_of_interest, *(k for k in ks if k != study.k_of_interest)],
+        at_k=tables.at_k,
+        csv=csv_link,
+        curves=curves_by_k(study),
         claims=claims(study),
         compared=comparison(study) if is_same_data(study) else None,
         plots=plots,
@@ -52,19 +84,49 @@ def render(
     )
 
 
+def curves_by_k(study: Study) -> pd.DataFrame:
+    """Every mean and the ends of its interval, in a row for each run and k."""
+    table = study.curves.pivot(index=["run", "k"], columns="metric", values=ENDS)
+    table.columns = [f"{metric}_{end}".removesuffix("_mean") for end, metric in table.columns]
+    table = table.dropna(axis=1, how="all").sort_index(axis=1).reset_index()
+    for name in table.columns.difference(["run", "k"]):
+        table[name] = ["" if np.isnan(value) else f"{value:.5g}" for value in table[name]]
+    return table
+
+
+def csv_link(name: str, head: Iterable[str], lines: Iterable[Iterable[Any]]) -> Markup:
+    """A table as a file to save, which is inside the page."""
+    rows = [list(head), *([_cell(value) for value in line] for line in lines)]
+    text = pd.DataFrame(rows[1:], columns=rows[0]).to_csv(index=False)
+    data = f"data:text/csv;charset=utf-8,{quote(text, safe=',:;()+/*~')}"
+    return Markup('<a class="csv" download="{0}.csv" href="{1}">{0}.csv</a>').format(name, data)
+
+
+def _words(text: str, named: Mapping[str, str]) -> Markup:
+    """What stands between backquotes is code, and a run has its mark."""
+    parts = _unbroken(text).split("`")
+    code = (named.get(part) or Markup("<code>{}</code>").format(part) for part in parts[1::2])
+    parts[1::2] = code
+    return Markup("").join(map(escape, parts))
+
+
 def _cell(value: Any) -> str:
     return tables.format_number(value) if isinstance(value, float) else str(value)
 
 
-def _embed(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _picture(png: bytes) -> str:
+    return _embed(Image.open(io.BytesIO(png)), PICTURE)
 
 
 def _thumbnail(pixels: np.ndarray) -> str:
-    image, file = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _embed(Image.fromarray(pixels), THUMBNAIL)
+
+
+def _embed(image: Image.Image, size: int) -> str:
+    image, file = image.convert("RGB"), io.BytesIO()
+    image.thumbnail((size, size))
     image.save(file, "JPEG", quality=85)
-    return _embed(file.getvalue(), "jpeg")
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _unbroken(text: str) -> str:

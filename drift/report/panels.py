@@ -2,7 +2,7 @@
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
-from drift.report.study import RunStyle, Study
+from drift.report.study import Study
+from drift.report.styles import MOST_VOICES, OTHERS, RunStyle
 from drift.report.tables import format_number, format_part
 
 # Its dots are seen only where a curve has a single k.
-EXACT = RunStyle("exact", "0.25", "-", ".", width=2.8)
+EXACT = RunStyle("exact", "0.25", "currentColor", "-", ".", width=2.8, index=-1)
 LIMIT = {"color": "0.5", "linestyle": ":", "linewidth": 1}
 STYLE = Path(__file__).with_name("style.mplstyle")
 MARKS_ON_A_LINE = 8
@@ -71,22 +72,10 @@ def stack(study: Study, *heights: float) -> tuple[Figure, list[Axes]]:
     margin = max(1, 0.04 * (study.ks[-1] - study.ks[0]))
     for axes in grid.flat:
         axes.set_xlim(study.ks[0] - margin, study.ks[-1] + margin)
-        _set_ticks(axes)
+        set_ticks(axes)
     axes.locator_params(axis="x", steps=[1, 2, 5, 10], integer=True)
     axes.set_xlabel("k, neighbors asked for")
     return figure, list(grid.flat)
-
-
-def multiples(ks: Sequence[int], columns: int) -> tuple[Figure, np.ndarray]:
-    """A figure with a row of panels for each k."""
-    figure = Figure()
-    figure.set_figheight(0.7 + 1.4 * len(ks))
-    grid = figure.subplots(len(ks), columns, sharex="col", squeeze=False)
-    for k, row in zip(ks, grid, strict=True):
-        for axes in row:
-            axes.set_title(f"k = {k}")
-            _set_ticks(axes)
-    return figure, grid
 
 
 def finish(figure: Figure, study: Study, footnote: str = "", is_marked: bool = True) -> Figure:
@@ -95,17 +84,22 @@ def finish(figure: Figure, study: Study, footnote: str = "", is_marked: bool = T
     They are at the k, within the grid, at which a fixed efSearch is used up.
     """
     figure.supxlabel(footnote, color="0.35")
+    # A series has one entry, the look of its last run, and so have all that are gray.
+    names = {study.labels[run]: name for run, name in study.voice_of.items()}
+    gray = [style.label for style in study.styles.values() if style.color == OTHERS]
+    names |= dict.fromkeys(gray, f"{len(gray)} others")
     lines = [line for axes in figure.axes for line in axes.get_legend_handles_labels()[0]]
-    handles = list({line.get_label(): line for line in lines}.values())
+    handles = {names.get(line.get_label(), line.get_label()): line for line in lines}
     efs = {run.ef_search.number for run in study.runs.values() if run.ef_search} - {None}
     efs = sorted(ef for ef in efs if study.ks[0] < ef < study.ks[-1])
-    if efs and is_marked:
+    if is_marked and 0 < len(efs) <= MOST_VOICES:
         label = textwrap.fill(f"k = efSearch {', '.join(map(str, efs))}", 45)
-        handles.append(Line2D([], [], label=label, **LIMIT))
+        handles[label] = Line2D([], [], **LIMIT)
         for axes, ef in itertools.product(figure.axes, efs):
             axes.axvline(ef, zorder=0.9, **LIMIT)  # behind the bands
-    figure.legend(handles=handles, loc="outside upper left")
-    figure.set_figheight(figure.get_figheight() + 0.16 * len(handles))
+    columns = 2 if all(len(name) < 20 for name in handles) else 1
+    figure.legend(handles.values(), handles, loc="outside upper left", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns))
     for axes in figure.axes:
         if not has_values(axes):
             axes.text(0.5, 0.5, "no values", ha="center", transform=axes.transAxes)
@@ -118,6 +112,15 @@ def has_values(axes: Axes) -> bool:
     return bool(axes.images) or any(np.isfinite(line.get_ydata()).any() for line in lines)
 
 
+def flat(figure: Figure) -> str:
+    """That every line of a run is at 0 or at 1 all along, if it is."""
+    lines = [one for axes in figure.axes for one in axes.get_lines()]
+    lines = [line for line in lines if str(line.get_gid()).startswith("run-")]
+    values = np.unique(np.concatenate([np.round(line.get_ydata(), 3) for line in lines]))
+    ends = [f"{value:g}" for value in values if np.isfinite(value)]
+    return f"every line is flat, at {' or '.join(ends)}" if {*ends} <= {"0", "1"} else ""
+
+
 def alt_text(figure: Figure) -> str:
     """Where each line of each panel begins and ends; of a picture its label."""
     texts = [picture.get_label() for axes in figure.axes for picture in axes.images]
@@ -125,35 +128,43 @@ def alt_text(figure: Figure) -> str:
         column = axes.get_subplotspec().colspan
         below = [one for one in figure.axes if one.get_subplotspec().colspan == column]
         over = below[-1].get_xlabel().partition(",")[0]
-        lines = []
+        form = axes.yaxis.get_major_formatter()
+        number = form.func if isinstance(form, FuncFormatter) else lambda y, _: format_number(y)
+        lines, common = [], ""
         for line in axes.get_legend_handles_labels()[0]:
             points = np.array(line.get_data(), dtype=float).T
             points = points[np.isfinite(points).all(axis=1)]
-            ends = dict.fromkeys(map(tuple, points[[0, -1]])) if len(points) else ()
-            parts = [f"{format_number(y)} at {over} = {format_number(x)}" for x, y in ends]
-            lines.append(f"{line.get_label()}: {' to '.join(parts) or 'no value'}")
+            ends = points[[0, -1]] if len(points) > 1 else points
+            at = " to ".join(format_number(x) for x, _ in ends)
+            common = common or at
+            values = " to ".join(number(y, None) for _, y in ends) or "no value"
+            where = f" at {over} = {at}" if at and at != common else ""
+            lines.append(f"{line.get_label()}: {values}{where}")
         name = f"{axes.get_ylabel()} {axes.get_title(loc='left')}".strip()
-        texts.append(f"{name}: {'; '.join(lines)}.")
+        texts.append(f"{name}, at {over} = {common}: {'; '.join(lines)}.")
     return " ".join(" ".join(texts).split())
 
 
-def _set_ticks(axes: Axes) -> None:
+def set_ticks(axes: Axes) -> None:
     axes.locator_params(axis="y", nbins=5, steps=[1, 2, 2.5, 5, 10])
 
 
 def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: RunStyle) -> None:
     """A run's line. Marks are few and at other places than those of the next run."""
     step = max(1, -(-len(xs) // MARKS_ON_A_LINE))
+    is_gray = style.color == OTHERS
     axes.plot(
         xs,
         ys,
         color=style.color,
         linestyle=style.dash,
         marker=style.marker,
-        markersize=2.5 + style.width,
+        markersize=0 if is_gray and step > 1 else 2.5 + style.width,
+        zorder=1.9 if is_gray else 2,
         markevery=(style.index % step, step),
         linewidth=style.width,
         label=style.label,
+        gid=f"run-{style.index}",
     )
 
 
@@ -162,7 +173,8 @@ def draw_curve(axes: Axes, curve: pd.DataFrame, style: RunStyle) -> None:
     draw_line(axes, curve.index, curve["mean"], style)
     # A band over a single k has no width to be seen.
     edge, ends = 3 if len(curve) == 1 else 0, (curve["ci_low"], curve["ci_high"])
-    axes.fill_between(curve.index, *ends, color=style.color, alpha=0.25, lw=edge)
+    look = {"color": style.color, "gid": f"band run-{style.index}", "visible": style.has_band}
+    axes.fill_between(curve.index, *ends, alpha=0.25, lw=edge, **look)
 
 
 def draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
@@ -186,17 +198,24 @@ def draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
         axes.set_ylim(0, max(high, spec.least))
     if spec.metric == "found":
         set_share_axis(axes)
+    elif spec.metric.endswith(("_error", "_relative")):
+        axes.yaxis.set_major_formatter(percent)
 
 
 def mark_crossings(axes: Axes, study: Study, criterion: str) -> None:
-    """Mark where each run crosses each tolerance, with the interval of that, at the loss itself."""
+    """Mark where each run crosses each tolerance, with the interval of that, at the loss itself.
+
+    By ``lid``, or else by what the run keeps.
+    """
     for run, style in study.styles.items():
         sign = np.sign(study.lid_error(run)["mean"].sum()) if criterion == "lid" else 1
-        for row in study.limits(run, criterion).dropna(subset="crossing_k").itertuples():
+        limits = study.limits(run, criterion or study.kept_by(run))
+        for row in limits.dropna(subset="crossing_k").itertuples():
             loss = sign * min(row.tolerance, 1 - row.tolerance)
             last = study.ks[-1] if np.isnan(row.crossing_high) else row.crossing_high
             ends = [row.crossing_low, last], [loss, loss]
-            axes.plot(*ends, "|-", color=style.color, markersize=6, linewidth=1)
+            look = {"color": style.color, "gid": f"band run-{style.index}"}
+            axes.plot(*ends, "|-", ms=6, lw=1, visible=style.has_band, **look)
 
 
 def set_share_axis(axes: Axes) -> None:
@@ -205,21 +224,26 @@ def set_share_axis(axes: Axes) -> None:
     axes.set_ylim(low, 1 + 0.04 * (1 - low))
 
 
-def set_loss_axis(axes: Axes, losses: np.ndarray) -> None:
+def percent(share: float, _: int | None = None) -> str:
+    """A share as an axis says it."""
+    return f"{100 * share:.6g} %"
+
+
+def set_loss_axis(
+    axes: Axes,
+    losses: np.ndarray,
+    form: Callable = percent,
+    ticks: Sequence[float] = tuple(10.0 ** np.arange(-9, 3)),
+) -> None:
     """A logarithmic vertical axis that has a place for 0, and goes up to 0.01 at least."""
-    # It begins at the power of ten below the least of the losses that is not 0.
-    least = 10 ** np.floor(np.log10(losses[losses > 0].min(initial=1e-3)))
+    # It begins at the power of ten below the least of the losses that is not 0, or at 0.01 %.
+    least = max(1e-4, 10 ** np.floor(np.log10(losses[losses > 0].min(initial=1e-3))))
+    top = 1.5 * max(0.01, losses.max(initial=0))
     axes.set_yscale("symlog", linthresh=least, linscale=0.5)
-    axes.yaxis.set_major_formatter(lambda loss, _: f"{loss:.9f}".rstrip("0.") or "0")
-    axes.set_ylim(-0.1 * least, 1.5 * max(0.01, losses.max(initial=0)))
-
-
-def set_log_axis(axes: Axes) -> None:
-    """A logarithmic vertical axis with numbers as they are read."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.9g}")
+    axes.set_yticks([0, *(tick for tick in ticks if 0.99 * least < tick < top)])
+    axes.yaxis.set_major_formatter(form)
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.1 * least, top)
 
 
 def set_cost_axis(axes: Axes, low: float, high: float) -> None:

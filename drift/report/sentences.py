@@ -1,25 +1,24 @@
 """What the report says: what was compared, what came out, why, and what to do."""
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil, isnan
 from typing import NamedTuple
 
 import pandas as pd
 
-from drift.report.reasons import Result, stop_advice, stop_reasons, wider_runs
-from drift.report.study import FEW_GROUPS, INVISIBLE, Study, metric_of
+from drift.report.headline import MOST_NAMED, headline
+from drift.report.reasons import Result, early_stops, named, stop_reasons
+from drift.report.study import ENDS, FEW_GROUPS, INVISIBLE, Study
 from drift.report.tables import (
-    evenly,
-    format_crossing,
-    format_fraction,
     format_part,
     format_percent,
+    format_share,
     is_none,
     join,
     of_few,
 )
 
-MOST_NAMED = 3  # of the runs that lose too much those that lose most; of many k
 FEW_QUERIES = 1000
 NEARLY_ALL = 0.99  # of what came back
 BY_CHANCE = 0.05  # of the neighbors, or more, have to be said
@@ -27,71 +26,49 @@ FAR_APART = 2  # times one estimate of an error is another that tells a differen
 
 
 class Verdict(NamedTuple):
-    """Sentences."""
+    """Sentences in which each run stands between backquotes."""
 
-    result: list[str]
-    reason: list[str]
-    advice: list[str]
+    why: list[str]  # what is kept and lost, and how a library stops
     details: list[str]
     warnings: list[str]
 
-    @property
-    def sentences(self) -> list[str]:
-        return [sentence for part in self for sentence in part]
+
+def paragraphs(study: Study) -> list[list[str]]:
+    """All that is said, for those who see no page; what is to be copied stands by itself."""
+    top, said = headline(study), verdict(study)
+    numbers = ", ".join(f"{name} {number} ({more})" for name, number, more in top.numbers)
+    data = f"{top.data}: {numbers}."
+    advice = (part for text, copy in top.advice for part in ([text], copy and [f"    {copy}"]))
+    parts = [[f"{top.title}."], [data], *advice, said.why, said.details, said.warnings]
+    return [part for part in parts if part]
 
 
 def verdict(study: Study) -> Verdict:
-    """What was compared, what came out, the reason, what to do about it, and the details."""
+    """What the headline and the tables do not say."""
     runs = [Result(study, name) for name in study.styles]
     by_loss = sorted(runs, key=lambda run: run.curve["mean"][run.last])
     short = [run for run in by_loss if not (run.is_safe or run.run.target)]
-    # Of each library the run that loses most by its stop, with those that show that it is the
-    # stop: in the same index they go on, and keep more.
-    early: dict[str, Result] = {}
-    for run in short:
-        if run.stopped is not None:
-            early.setdefault(run.run.library, run)
-    wider = {library: wider_runs(one, runs) for library, one in early.items()}
-    ks = " to ".join(map(str, dict.fromkeys((study.ks[0], study.ks[-1]))))
-    searches = f"{len(runs)} approximate search{'es' if len(runs) > 1 else ''}"
-    result = [f"{searches} beside the exact k nearest neighbors, k = {ks}: {extent(study)}."]
-    result += target_sentences(study)
-    if study.ties:
-        result.append("Rows tie, and ties are no losses: what follows speaks of recall.")
+    early = [run for run, _ in early_stops(runs).values()]
+    ties = "Rows tie, and ties are no losses: what is kept is counted by recall."
     warnings = (one for made in study.manifests.values() for one in made.get("warnings", ()))
-    named = [run for run in short if run in short[:MOST_NAMED] or run in early.values()]
-    by_name = [*named, *(run for run in runs if run not in named)]
+    worst: dict[str, Result] = {}
+    for run in short:
+        worst.setdefault(study.voice_of[run.name], run)
+    lossy = [run for run in short if run in [*worst.values()][:MOST_NAMED] or run in early]
+    by_name = [*lossy, *(run for run in runs if run not in lossy)]
+    why = [*_targets(runs), *([ties] if study.ties else ()), *_safe(runs)]
     return Verdict(
-        [*result, *_safe(runs), *_short(named, len(short))],
-        stop_reasons(early, runs, wider),
-        [stop_advice(early[one], wider[one]) for one in early] or [_advice(study, runs)],
-        [*_lid_estimates(by_name), *_same(runs), *_intervals(study)],
+        [*why, *_short(lossy), *stop_reasons(runs)],
+        [*_lid_estimates(by_name), *_same(runs), *_intervals(study, runs)],
         [f"Warning: {warning}." for warning in dict.fromkeys(warnings)],
     )
-
-
-def extent(study: Study) -> str:
-    """How many queries and vectors there are, and what they are of."""
-    text = f"{study.n_queries:,} queries{' from a file' if study.is_outside else ''}"
-    if "outputs" in (embedded := study.manifests.get("02_embeddings", {})):
-        shape = embedded["outputs"]["02_embeddings.npy"]["shape"]
-        text += " among {:,} embeddings of {:,} dimensions".format(*shape)
-    images, embeddings = study.parameters("01_images"), study.parameters("02_embeddings")
-    names = list(filter(None, (images.get("dataset"), embeddings.get("model"))))
-    if names:
-        text += f" ({', '.join(names)})"
-    if study.is_cosine:
-        text += ", compared by cosine: a distance d is the chord sqrt(2 (1 - cos)), cos = 1 - d^2/2"
-    return text
 
 
 def _safe(runs: Sequence[Result]) -> list[str]:
     safe = [run for run in runs if run.is_safe and not run.run.target]
     if not safe:
         return []
-    keep = f"{safe[0].subject} keeps"
-    if len(safe) > 1:
-        keep = f"{join([run.label for run in safe])} keep"
+    keep = f"{join(named(safe[0].study, safe))} keep{'' if len(safe) > 1 else 's'}"
     text = f"{keep} at least {safe[0].share} on average at every k"
     shortest = min(run.last for run in safe)
     if shortest != safe[0].study.ks[-1]:
@@ -105,24 +82,21 @@ def _safe(runs: Sequence[Result]) -> list[str]:
     return [f"{text}."]
 
 
-def _short(named: Sequence[Result], n: int) -> list[str]:
-    """What the others lose; of many, those that lose most."""
-    sentences = [f"{n} searches keep less, these {len(named)} least:"] if n > len(named) else []
-    for run in named:
-        losses = [f"{run.subject} {_loss(run)}", f"keeps {run.kept(run.last)}"]
-        missing = 1 - run.study.run_curve(run.name, "found")["mean"][run.last]
+def _short(lossy: Sequence[Result]) -> list[str]:
+    """What is missing in the longest lists of others, and how far their LID is off by that."""
+    sentences = []
+    for run in lossy:
+        study, k, losses = run.study, run.last, []
+        missing = 1 - study.run_curve(run.name, "found")["mean"][k]
         if missing >= INVISIBLE:
-            part = format_part(missing, run.study.n_queries * run.last, "places")
-            losses[-1] += f", where {part} stay empty"
-        errors = run.lid_error[(run.lid_error["ci_low"] > 0) | (run.lid_error["ci_high"] < 0)]
-        if len(errors) and errors["mean"].abs().max() >= INVISIBLE:
-            k = errors["mean"].abs().idxmax()
-            side = "low" if errors["mean"][k] < 0 else "high"
-            where = f" at k = {k}" if k != run.last else ""
-            off = f"{100 * abs(errors['mean'][k]):.1f} % too {side}{where}"
-            few = _have_one(run.study, errors["n"][k])
-            losses.append(f"has an LID{few} {off}{_cut(run, k, errors['mean'][k])}")
-        sentences.append(f"{', '.join([*losses[:-1], f'and {losses[-1]}'])}.")
+            losses.append(f"leaves {format_part(missing, study.n_queries * k, 'places')} empty")
+        if k in run.lid_error.index and not is_none(*run.lid_error.loc[k, ENDS]):
+            error = run.lid_error["mean"][k]
+            few = _have_one(study, run.lid_error["n"][k])
+            off = f"{100 * abs(error):.1f} % too {'low' if error < 0 else 'high'}"
+            losses.append(f"has an LID{few} {off}{_cut(run, k, error)}")
+        if losses:
+            sentences.append(f"At k = {k} `{run.label}` {join(losses)}.")
     return sentences
 
 
@@ -131,24 +105,12 @@ def _have_one(study: Study, n: float) -> str:
     return f" ({some} have one)" if some else ""
 
 
-def _loss(run: Result) -> str:
-    """How far a run keeps what was asked for."""
-    limit = run.strict
-    lost = f"{100 * (1 - run.tolerance):.3g} % of the neighbors"
-    if limit["crossing_k"] > run.first:
-        return f"has lost {lost} at k = {format_crossing(limit, run.study.grid(limit))}"
-    if run.safe_k:
-        return f"may have lost {lost} beyond k = {run.safe_k}"
-    verb = "keeps" if run.curve["ci_high"][run.first] < run.tolerance else "may keep"
-    return f"{verb} less than {run.share} from the first k on ({run.kept(run.first)})"
-
-
 def _cut(run: Result, k: int, error: float) -> str:
     """How much of an error of the LID is that lists are short."""
     found = run.study.run_curve(run.name, "found")["mean"][k]
     if found == 1:
         return ""
-    numbers = run.study.run_curve(run.name, "lid_cut_error").loc[k, ["mean", "ci_low", "ci_high"]]
+    numbers = run.study.run_curve(run.name, "lid_cut_error").loc[k, ENDS]
     cut, rest = f"{format_percent(numbers['mean'])} %", "the rest is"
     if format_percent(numbers["mean"]) == format_percent(error):
         return f" (exact lists cut as short: {cut}; all of it is that they are short)"
@@ -176,7 +138,7 @@ def _lid_estimates(runs: Sequence[Result]) -> list[str]:
                 by = "{} % by the mean, {} % by the median, {} % pooled"
                 few = _have_one(run.study, curves[""]["n"][k])
                 sentences.append(
-                    f"How far the LID{few} of {run.subject} is off at k = {k} depends on the "
+                    f"How far the LID{few} of `{run.label}` is off at k = {k} depends on the "
                     f"estimate: {by.format(*map(format_percent, errors))}."
                 )
                 break
@@ -190,94 +152,63 @@ def _same(runs: Sequence[Result]) -> list[str]:
     if not same:
         return []
     is_one = any(run.name in best.study.on_one_graph for run in (best, *same))
-    labels = f"{best.label} and {join([run.label for run in same], 'or')}"
+    labels = f"`{best.label}` and {join(named(best.study, same), 'or')}"
     where = ", of these graphs," if is_one else ""
     return [
         f"At k = {best.last} there is no difference beyond the intervals{where} between {labels}."
     ]
 
 
-def _intervals(study: Study) -> list[str]:
+def _intervals(study: Study, runs: Sequence[Result]) -> list[str]:
     """Over what they are, of what, and where they are rough."""
-    others = ": 04_hnsw_search.py --seeds 0 1 2 3 4 builds others, from the rows in other orders"
+    others = ": `04_hnsw_search.py --runs ... --seeds 0 1 2 3 4` builds others, "
+    others += "from the rows in other orders"
     seeds = others if study.on_one_graph else ""
     sentences = [f"Intervals are of 95 %, over {study.interval_of}{seeds}."]
     if study.n_queries < FEW_QUERIES:
         sentences.append(
             f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
-            "difference of LIDs, are too narrow."
+            "difference of LIDs, can be too narrow."
         )
-    few: dict[str, list[str]] = {}
-    for run, label in study.labels.items():
-        differ = study.run_curve(run, "overlap")["groups_that_differ"]
-        if text := study.few(differ.iloc[-1]):
-            few.setdefault(f"at k = {differ.index[-1]} in {text}", []).append(label)
+    few: dict[tuple[float, str], list[Result]] = {}
+    for run in runs:
+        differ = run.curve["groups_that_differ"]
+        if (n := differ.iloc[-1]) and (text := study.few(n)):
+            few.setdefault((n, f"at k = {differ.index[-1]} in {text}"), []).append(run)
     if few:
-        texts = (f"{where} with {join(labels)}" for where, labels in few.items())
+        fewest = sorted(few.items(), key=lambda item: item[0])[:MOST_NAMED]
+        texts = (f"{where} with {join(named(study, ones))}" for (_, where), ones in fewest)
         of = f"Where fewer than {FEW_GROUPS} lose anything an interval is rough"
         sentences.append(f"{of}: neighbors are lost {'; '.join(texts)}.")
+    if study.is_cosine:
+        sentences.append("A distance d is the chord sqrt(2 (1 - cos)), cos = 1 - d^2/2.")
     if study.chance is not None and study.chance.iloc[-1] > BY_CHANCE:
-        share = format_fraction(study.chance.iloc[-1])
+        share = format_share(study.chance.iloc[-1], 1)
         sentences.append(f"Lists of k = {study.ks[-1]} drawn at random have an overlap of {share}.")
     return sentences
 
 
-def _advice(study: Study, runs: Sequence[Result]) -> str:
-    """What to do where it is not the stop."""
-    values = {run.label: study.chosen(run.name) for run in runs if run.run.target}
-    enough = {label: rows[rows["is_enough"]] for label, rows in values.items() if len(rows)}
-    hit = [label for label, rows in enough.items() if len(rows) == len(values[label])]
-    safe = {run.label: run.last for run in runs if run.is_safe and not run.run.target}
-    if hit and not safe:
-        return f"So at each k search as {join(hit, 'or')} does."
-    if not safe:
-        longest = max(run.safe_k for run in runs)
-        if further := [one for one, rows in enough.items() if max(rows.index, default=0) > longest]:
-            return f"So where a target is reached search as {join(further, 'or')} does."
-        if kept := [run.label for run in runs if run.is_safe]:
-            return f"At least {runs[0].share} are kept at every k searched by {join(kept)}."
-        lists = f"lists longer than k = {longest}" if longest else "lists of any length"
-        return f"So for {lists} search wider, or build a denser index, and measure again."
-    k = min(safe.values())
-    if study.chance is not None and study.chance[k] >= runs[0].tolerance:
-        return f"But lists of k = {k} hold nearly every row, whatever the index does."
-    return f"So lists up to k = {k} can be had from {join(safe, 'or')}."
-
-
-def target_sentences(study: Study) -> list[str]:
-    """What each target needs, what it attains by that, and where it does not."""
+def _targets(runs: Sequence[Result]) -> list[str]:
+    """Where a target is missed, and what the half of the queries attains that had no say."""
     sentences = []
-    for run, label in study.labels.items():
-        rows = study.chosen(run)
-        if rows.empty:
-            continue
-        setting, target = study.target(run)
-        form, unit, side = format_fraction, "", "lower"
+    for run in (one for one in runs if len(one.chosen)):
+        rows, (setting, target) = run.chosen, run.study.target(run.name)
+        form, unit, side = partial(format_share, digits=1), "", "lower"
         if target.criterion == "lid":
             form, unit, side = format_percent, " % of the LID", "far"
-        measured = study.run_curve(run, metric_of(target.criterion))["mean"]
         enough, unknown = rows[rows["is_enough"]], rows[rows["mean"].isna()]
-        missed = rows.drop([*enough.index, *unknown.index])
-        parts = [
-            f"at k = {k} it needs {setting} {enough['on_mean'][k]:.0f} on the mean, "
-            f"{enough['value'][k]} with 95 % confidence (measured: {form(measured[k])}{unit})"
-            for k in evenly(list(enough.index), MOST_NAMED)
-        ]
+        missed, parts = rows.drop([*enough.index, *unknown.index]), []
         if len(missed):
             k, best = missed.index[-1], missed.iloc[-1]
             mean = best["on_mean"]
             mean = f"; on the mean {mean:.0f} does" if pd.notna(mean) else ""
             parts.append(
-                f"no {setting} reaches it with 95 % confidence at {len(missed)} of {len(rows)} k; "
+                f"no {setting} reaches it with 95 % confidence at {len(missed)} of {len(rows)} k, "
                 f"the best at k = {k}, {best['value']}, has {form(best['mean'])}{unit}{mean}"
             )
         if len(unknown):
-            first, last = unknown.index[[0, -1]]
-            where = f"at {len(unknown)} of {len(rows)} k, {first} to {last},"
-            where = where if first < last else f"at k = {first}"
-            few = "fewer than 99 % of the queries have an LID"
-            parts.append(f"{where} {few}, so that no {setting} can reach it there")
-        text = f"{label}, by one half of the queries: {'; '.join(parts)}."
+            few = "fewer than 99 % of the queries have an LID, which no {} can change"
+            parts.append(f"at k = {join(map(str, unknown.index))} {few.format(setting)}")
         known = enough.dropna(subset="other_ci_low")
         ends, high = known["other_ci_low"], known["other_ci_high"]
         misses = target.level - ends
@@ -286,28 +217,28 @@ def target_sentences(study: Study) -> list[str]:
             misses = ends.abs() - target.level
         if (misses > 0).any():
             k = misses.idxmax()
-            text += (
-                f" On the other half it misses at {(misses > 0).sum()} of {len(known)} k: the "
-                f"{side} end of the interval is {form(ends[k])}{unit} there at k = {k}, the mean "
-                f"{form(known['other_mean'][k])}{unit}."
+            parts.append(
+                f"the other half misses it at {(misses > 0).sum()} of {len(known)} k, at k = {k} "
+                f"the {side} end of the interval is {form(ends[k])}{unit}, the mean "
+                f"{form(known['other_mean'][k])}{unit}"
             )
         elif len(known):
-            where = "" if len(known) == len(rows) else f" at {len(known)} of {len(rows)} k"
-            text += f" On the other half the whole interval reaches it too{where}."
-        sentences.append(text)
+            parts.append("on the other half the whole interval reaches it too")
+        said = f"`{run.label}` was chosen by one half of the queries: {'; '.join(parts)}."
+        sentences += [said] if parts else []
     return sentences
 
 
 def drift_by_lid(study: Study) -> str:
-    """Who drifts with the run of `Study.worst`: the fifths of the lowest and the highest LID."""
-    run, k = study.worst
+    """Who drifts with the run of `Study.drifted`: the fifths of the lowest and the highest LID."""
+    run, k = study.drifted
     fifths = study.fifths(run, k)
     if fifths.empty:
         return ""
-    low, high = (format_fraction(fifths["overlap"].iloc[place]) for place in (0, -1))
+    low, high = (format_share(fifths["overlap"].iloc[place], 1) for place in (0, -1))
     share = study.queries(run).query("k == @k")["lid_exact"].notna().mean()
     few = "" if share == 1 else f" that have an LID ({format_part(share, study.n_queries)})"
     return (
         f"Of the queries{few}, the fifth with the lowest LID gets {low} of the neighbors on "
-        f"average at k = {k} with {study.labels[run]}, the fifth with the highest {high}."
+        f"average at k = {k} with `{study.labels[run]}`, the fifth with the highest {high}."
     )

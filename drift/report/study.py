@@ -1,71 +1,24 @@
 """What sentences, tables and figures are made from, and how each run looks in them."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from drift.indexes.run import FAISS_NAMES, Policy, Run
+from drift.report.styles import run_labels, run_styles, voices_of
 
+FORMER = "01_images", "02_embeddings", "03_exact"
 SEARCHED = "04_hnsw/"  # and its name is the stage of a run
+TABLES = "curves", "safe_k", "graphs", "differences", "by_use"
 
 # Of the table of single queries, what the report needs.
 PER_QUERY = ["run", "k", "query", "overlap", "found", "barycenter_shift", "distance_ratio"]
 PER_QUERY += ["lid_exact"]
+ENDS = ["mean", "ci_low", "ci_high"]  # of curves: a mean and its interval
 FEW_GROUPS = 30  # with fewer that differ an interval is rough
 INVISIBLE = 0.0005  # what is 0.0 % when it is written down
-# Told apart with each common color blindness, and of a contrast of 3:1 to white and more. The first
-# six are those of Okabe and Ito without the yellow, two of them darkened.
-COLORS = (
-    *("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#3A9BD6", "#C48600"),
-    *("#332288", "#8C510A", "#01665E", "#AA4499", "#661100", "#5E35B1"),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "d")
-DASHES = ("-", "--", "-.")  # dotted is left to what is no run
-
-
-class RunStyle(NamedTuple):
-    """How a run looks, and its name in sentences, tables and figures."""
-
-    label: str
-    color: str
-    dash: str
-    marker: str
-    width: float  # in points
-    index: int = 0  # its place among the runs
-
-
-def run_styles(runs: Mapping[str, Run], graphs: Mapping[str, int]) -> dict[str, RunStyle]:
-    """A style for each run, by the order of the runs: one that is added changes no other.
-
-    Of how the index is built, the label says only that in which the runs differ. `graphs` says of
-    how many graphs a run is that stands for several, which differ by their seed alone.
-    """
-    built = {name: {"seed": run.seed} if run.build else {} for name, run in runs.items()}
-    for name, run in runs.items():
-        if run.M and not run.factory:  # what a factory string says is in the label already
-            built[name] = {"M": run.M, "efConstruction": run.ef_construction, **built[name]}
-    several = {name: f" ({n} graphs)" for name, n in graphs.items()}
-    styles = {}
-    for i, (name, run) in enumerate(runs.items()):
-        differing = [
-            f", {key} {value}"
-            for key, value in built[name].items()
-            if any(other.get(key, value) != value for other in built.values())
-            and not (key == "seed" and name in several)
-        ]
-        styles[name] = RunStyle(
-            "".join([run.label, *differing, several.get(name, "")]),
-            COLORS[i % len(COLORS)],
-            DASHES[i % len(DASHES)],
-            # After twelve runs the colors come again with other marks.
-            MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
-            # Each later run is drawn thinner, so that one it coincides with shows behind it.
-            max(1.0, 2.0 - 0.4 * i),
-            i,
-        )
-    return styles
 
 
 class Published(NamedTuple):
@@ -125,11 +78,27 @@ class Study:
         self.owner = {one: run for run, several in self.members.items() for one in several}
         if families:
             self.curves, self.safe_k = _put_together(curves, safe_k, graphs, owner)
-        self.styles = run_styles(
-            {name: self.runs[several[0]] for name, several in self.members.items()},
-            {name: len(self.members[name]) for name in families},
-        )
-        self.labels = {run: style.label for run, style in self.styles.items()}
+        firsts = {name: self.runs[several[0]] for name, several in self.members.items()}
+        self.labels = run_labels(firsts, {name: len(self.members[name]) for name in families})
+        # What legends name: each series, runs that differ in one number of their search, ascending,
+        # and each run that is in none.
+        self.voices = voices_of(firsts, self.labels)
+        self.series = {name: runs for name, runs in self.voices.items() if len(runs) > 1}
+        self.voice_of = {run: name for name, runs in self.voices.items() for run in runs}
+        self.styles = run_styles(self.labels, self.voices, self.worst)
+
+    @classmethod
+    def read(
+        cls,
+        table: Callable[[str], pd.DataFrame],
+        manifest: Callable[[str], Mapping[str, Any] | None],
+    ) -> Self:
+        """What stage 05 wrote, by what reads a table of its files and the manifest of a stage."""
+        measured = manifest("05_metrics")
+        names = (f"05_{name}.parquet" for name in TABLES)
+        tables = [table(name) if name in measured["outputs"] else None for name in names]
+        runs = (f"{SEARCHED}{run}" for run in measured["parameters"]["runs"])
+        return cls(*tables, {name: manifest(name) for name in (*FORMER, *runs, "05_metrics")})
 
     @property
     def metrics(self) -> set[str]:
@@ -137,13 +106,27 @@ class Study:
         return set(self.curves.dropna(subset="mean")["metric"])
 
     @property
-    def few_ks(self) -> list[int]:
-        """The first k, the last, and the one nearest to 100."""
-        return sorted({self.ks[0], min(self.ks, key=lambda k: abs(k - 100)), self.ks[-1]})
+    def k_of_interest(self) -> int:
+        """Of what is shown for one k alone."""
+        return self.notes["parameters"].get("k_of_interest") or self.ks[-1]
 
     @property
-    def worst(self) -> tuple[str, int]:
-        """The run and the k with the least overlap, if any of those whose lists are not short."""
+    def ruled(self) -> list[str]:
+        """Runs without a target; all of them if there are no others."""
+        ruled = [run for run in self.members if not self.first_graph(run)[0].target]
+        return ruled or list(self.members)
+
+    @property
+    def worst(self) -> str:
+        """The run that loses most at any k, of those that are `ruled`."""
+        return min(self.ruled, key=lambda run: self.run_curve(run, self.kept_by(run))["mean"].min())
+
+    @property
+    def drifted(self) -> tuple[str, int]:
+        """Where single queries show most: the run and the k with the least overlap.
+
+        Of those, if there are any, whose lists are not short.
+        """
         curves = self.curves.set_index(["run", "k", "metric"])
         means, most = (curves[column].unstack() for column in ("mean", "q95"))
         by_choice = means["overlap"][(most["found"] == 1) & (means["overlap"] < 1 - INVISIBLE)]
@@ -225,10 +208,10 @@ class Study:
         """The rows of safe k of a run by a criterion."""
         return self.safe_k[(self.safe_k["run"] == run) & (self.safe_k["criterion"] == criterion)]
 
-    def grid(self, limit: Any) -> list[int]:
-        """Where on the grid a row of safe k has a value of its criterion."""
-        curve = self.run_curve(limit.run, metric_of(limit.criterion))
-        return list(curve["mean"].dropna().index)
+    def strict(self, run: str) -> pd.Series:
+        """The row of safe k of a run by what it keeps, for the least loss."""
+        limits = self.limits(run, self.kept_by(run))
+        return limits.loc[limits["tolerance"].idxmax()]
 
     @property
     def ties(self) -> bool:
@@ -281,11 +264,6 @@ class Study:
         return queries.groupby(fifth)[["overlap", "distance_ratio"]].mean()
 
 
-def metric_of(criterion: str) -> str:
-    """The metric by which something is safe, or attains its target."""
-    return "lid_error" if criterion == "lid" else criterion
-
-
 def _put_together(
     curves: pd.DataFrame, safe_k: pd.DataFrame, graphs: pd.DataFrame, owner: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -298,7 +276,7 @@ def _put_together(
     groups = curves.assign(run=curves["run"].map(owner)).groupby(keys, sort=False)
     curves = groups.mean().assign(groups_that_differ=groups["groups_that_differ"].min())
     over_both = graphs.rename(columns={"family": "run"}).set_index(keys)
-    curves.update(over_both[["mean", "ci_low", "ci_high"]])
+    curves.update(over_both[ENDS])
 
     # A crossing beyond the grid is later than all others.
     crossings = {"crossing_k": "median", "crossing_low": "min", "crossing_high": "max"}

@@ -9,6 +9,7 @@ import pandas as pd
 from drift.report.study import Study
 
 OVERVIEW_KS = (10, 50, 100, 250)
+MOST_KS = 6
 SAME = 1e-6  # of a number: what rounding to float32 leaves of two that are the same
 ROUNDING = 1e-9  # this close to them, 0 is 0 and 1 is 1
 COSTS = {
@@ -31,14 +32,16 @@ def format_number(value: float) -> str:
     return f"{value:.{digits}g}"
 
 
-def format_fraction(value: float) -> str:
-    """A fraction with three decimals, in which only all is 1 and only nothing is 0."""
-    if np.isnan(value):
+def format_share(share: float, digits: int = 0) -> str:
+    """A fraction in percent, in which only all is 100 % and only nothing is 0 %."""
+    if np.isnan(share):
         return "-"
-    text = f"{value:.3f}"
-    if text == "1.000" and value < 1:
-        return "> 0.999"
-    return "< 0.001" if text == "0.000" and value > 0 else text
+    if min(share, 1 - share) > ROUNDING:
+        while round(100 * share, digits) in (0, 100) and digits < 3:
+            digits += 1
+        if digits == 3:
+            return "> 99.99 %" if share > 0.5 else "< 0.01 %"
+    return f"{100 * share:.{digits}f} %"
 
 
 def format_percent(value: float, digits: int = 1) -> str:
@@ -48,15 +51,20 @@ def format_percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:+.{digits}f}" if round(100 * value, digits) else "0.0"
 
 
-def format_error(error: float, low: float, high: float) -> str:
-    """A fraction in percent with its interval, in digits by which these can be told apart."""
+def with_details(value: str, details: str) -> str:
+    """Both, the details in brackets if there are any."""
+    return f"{value} ({details})" if details else value
+
+
+def format_error(error: float, low: float, high: float) -> tuple[str, str]:
+    """A fraction in percent, and its interval, in digits by which these can be told apart."""
     if np.isnan(low):
-        return f"{format_percent(error)} (no interval)" if error == error else "-"
+        return format_percent(error), "no interval" if error == error else ""
     for digits in range(1, 5):
         text, *ends = (format_percent(number, digits) for number in (error, low, high))
         if ends[0] != ends[1] and (low <= 0 <= high or text != "0.0"):
             break
-    return f"{text} ({ends[0]} to {ends[1]})"
+    return text, " to ".join(ends)
 
 
 def is_none(error: float, low: float, high: float) -> bool:
@@ -78,17 +86,19 @@ def of_few(study: Study, n: float, of: str = "queries") -> str:
     return "" if n == study.n_queries else format_part(n / study.n_queries, study.n_queries, of)
 
 
-def format_crossing(limit: Any, ks: Sequence[int]) -> str:
-    """Where a row of safe k, on a grid of `ks`, crosses the tolerance; else how far it is safe."""
+def format_crossing(study: Study, limit: Any) -> tuple[str, str]:
+    """Where a row of safe k crosses the tolerance, and the interval; else how far it is safe."""
+    metric = "lid_error" if limit.criterion == "lid" else limit.criterion
+    ks = study.run_curve(limit.run, metric)["mean"].dropna().index
     k, low, high = limit.crossing_k, limit.crossing_low, limit.crossing_high
     if np.isnan(k):
         if not limit.safe_k:
-            return "not sure at any k"
-        return f"{'more than' if limit.safe_k == ks[-1] else 'not sure beyond'} {limit.safe_k}"
+            return "not sure at any k", ""
+        return f"{'more than' if limit.safe_k == ks[-1] else 'not sure beyond'} {limit.safe_k}", ""
     end = f"more than {ks[-1]}" if np.isnan(high) else _one_decimal(high)
     if k <= ks[0]:
-        return f"{ks[0]} or less{'' if high <= ks[0] else f' (to {end})'}"
-    return f"{_one_decimal(k)} ({_one_decimal(low)} to {end})"
+        return f"less than {ks[0]}", "" if high <= ks[0] else f"to {end}"
+    return _one_decimal(k), f"{_one_decimal(low)} to {end}"
 
 
 def _one_decimal(k: float) -> str:
@@ -96,12 +106,9 @@ def _one_decimal(k: float) -> str:
 
 
 def join(parts: Collection[str], word: str = "and") -> str:
-    """A list in words, in which names with a comma can still be distinguished."""
+    """A list in words."""
     *others, last = parts
-    has_comma = any("," in part for part in parts)
-    comma = ";" if has_comma and len(others) > 1 else ","
-    end = comma if has_comma else ""
-    return f"{f'{comma} '.join(others)}{end} {word} {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 def evenly(items: Sequence[int], n: int) -> list[int]:
@@ -110,59 +117,47 @@ def evenly(items: Sequence[int], n: int) -> list[int]:
     return [items[i] for i in dict.fromkeys(places)] if items else []
 
 
-def overview(study: Study) -> pd.DataFrame:
-    """A column for each run, as text, at a few k; "-" where its grid lacks one."""
-    ks: set[int] = set()
-    for grid in map(sorted, study.curves.groupby("run")["k"].unique()):
-        few = {grid[0], grid[-1], *set(OVERVIEW_KS).intersection(grid)}
-        ks |= few if len(few) > 3 else {*few, *evenly(grid, 6)}
-    ks = sorted(ks)
-    shares = ("recall", "overlap") if study.ties else ("overlap",)
-    rows = [(share, share, "mean", k) for share in shares for k in ks]
-    rows += [
-        ("worst 5 % keep", "overlap", "q05", ks[-1]),
-        ("distance ratio", "distance_ratio", "mean", ks[-1]),
-        ("returned", "found", "mean", ks[-1]),
-        ("shift", "barycenter_shift_relative", "mean", ks[-1]),
-    ]
-    columns = {}
+def at_k(study: Study, k: int) -> pd.DataFrame:
+    """A row for each run, as text: what its lists of k keep, change and cost; "-" for none.
+
+    The last column is of all lists: where the mean first loses 1 %.
+    """
+    kept = "recall" if study.ties else "overlap"
+    columns = {
+        "kept, %": (kept, "mean"),
+        **({"the same rows, %": ("overlap", "mean")} if study.ties else {}),
+        "worst 5 % keep, %": (kept, "q05"),
+        "LID off, %": ("lid_error", "mean"),
+        "k-th distance off, %": ("kth_distance_error", "mean"),
+        "shift, %": ("barycenter_shift_relative", "mean"),
+        "returned, %": ("found", "mean"),
+    }
+    rows, curves = [], study.curves[study.curves["k"] == k].set_index(["run", "metric"])
     for run, label in study.labels.items():
-        cells = columns[label] = {}
-        numbers = study.curves[study.curves["run"] == run].set_index(["metric", "k"])
-        for name, metric, column, k in rows:
-            value = numbers[column].get((metric, k), np.nan)
-            value = 1.0 if metric == "distance_ratio" and abs(value - 1) < SAME else value
-            cells[f"{name}, k = {k}"] = format_fraction(value)
-        error = study.lid_error(run)
-        for k in ks:
-            cells[f"LID off by %, k = {k}"] = "-"
-            if k in error.index:
-                few = of_few(study, error["n"][k], of="")
-                text = format_percent(error["mean"][k])
-                cells[f"LID off by %, k = {k}"] = f"{text} (of {few})" if few else text
+        cells = {"run": label}
+        for name, (metric, column) in columns.items():
+            value = curves[column].get((run, metric), np.nan)
+            cells[name] = format_share(value, 1).removesuffix(" %")
+            if metric.endswith("_error"):
+                few = "" if np.isnan(value) else of_few(study, curves["n"][run, metric], of="")
+                cells[name] = with_details(format_percent(value), few and f"of {few}")
         for title, name in COSTS.items() if study.searched else ():
-            cost = study.cost(run, name).get(ks[-1], np.nan)
-            cells[f"{title}, k = {ks[-1]}"] = "-" if np.isnan(cost) else f"{cost:,.0f}"
-        for limit in study.limits(run, study.kept_by(run)).itertuples():
-            lost = f"{100 * (1 - limit.tolerance):.3g} % lost at k"
-            cells[lost] = format_crossing(limit, study.grid(limit))
-    return pd.DataFrame(columns).fillna("-").reset_index(names="")
+            cost = study.cost(run, name).get(k, np.nan)
+            cells[title] = "-" if np.isnan(cost) else f"{cost:,.0f}"
+        cells["safe to k"] = with_details(*format_crossing(study, study.strict(run)))
+        rows.append(cells)
+    return pd.DataFrame(rows)
 
 
-def curve_table(study: Study, run: str) -> pd.DataFrame:
-    """The means of all metrics of a run at a few k, and what the overlap's interval is."""
-    curves = study.curves[study.curves["run"] == run]
-    table = curves.pivot(index="metric", columns="k", values="mean")
-    table = table.loc[curves["metric"].unique(), evenly(list(table.columns), 6)]
-    is_0 = (table.abs() < SAME).mul(table.index.str.endswith("_error"), axis=0)
-    is_0.loc["lid_difference"] = is_0.loc["lid_error"]
-    is_1 = ((table - 1).abs() < SAME).mul(table.index == "distance_ratio", axis=0)
-    table = table.mask(is_0, 0.0).mask(is_1, 1.0)
-    numbers = ["ci_low", "ci_high", "groups_that_differ"]
-    ends = study.run_curve(run, "overlap")[numbers].T.add_prefix("overlap ", axis=0)
-    counts = study.run_curve(run, "lid_error")[["n"]].T.add_prefix("lid_error ", axis=0)
-    table = pd.concat([table[:1], ends[table.columns], table[1:], counts[table.columns]])
-    return table.add_prefix("k = ").rename_axis("metric").reset_index()
+def overview(study: Study) -> pd.DataFrame:
+    """A row for each run, as text: what it keeps at a few k, and a little of its longest lists."""
+    ks: set[int] = set()
+    for grid in study.curves.groupby("run")["k"].agg(set):
+        ks |= {min(grid), max(grid), *grid.intersection(OVERVIEW_KS)}
+    at = {k: at_k(study, k) for k in evenly(sorted(ks), MOST_KS)}
+    kept, last = {f"k = {k}": at[k]["kept, %"] for k in at}, at[study.ks[-1]]
+    others = last[["returned, %", "LID off, %", "shift, %", "safe to k"]]
+    return pd.concat([last["run"], pd.DataFrame(kept), others], axis=1)
 
 
 def safe_table(study: Study) -> pd.DataFrame:
@@ -171,6 +166,6 @@ def safe_table(study: Study) -> pd.DataFrame:
     for limit in study.safe_k.itertuples():
         words = "LID within" if limit.criterion == "lid" else f"{limit.criterion} at least"
         criterion = f"{words} {100 * limit.tolerance:g} %"
-        crossing = format_crossing(limit, study.grid(limit))
+        crossing = with_details(*format_crossing(study, limit))
         rows.append((study.labels[limit.run], criterion, crossing))
     return pd.DataFrame(rows, columns=["run", "criterion", "crossed at k (95 % interval)"])

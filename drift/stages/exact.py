@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from drift import InputError
@@ -19,8 +18,6 @@ from drift.stages import Task
 from drift.stages.embed import ImportEmbeddings, Rows, warn
 from drift.vectors import check_embeddings, row_blocks
 
-# Queries that FAISS multiplies at a time: the rounding of a row depends on the product's shape.
-FAISS_BLOCK = faiss.cvar.distance_compute_blas_query_bs
 QUERY_VECTORS = "03_query_vectors.npy"
 
 
@@ -65,11 +62,19 @@ class ExpandedKnn(Task):
     threads: int
 
     def blocks(self) -> list[Rows]:
-        """Whole numbers of FAISS's own blocks, so that cutting the queries changes no rounding."""
+        """Whole numbers of the queries that FAISS multiplies at a time.
+
+        The rounding of a row depends on the product's shape.
+        """
+        import faiss
+
+        size = faiss.cvar.distance_compute_blas_query_bs
         dim, n = load_array(self.embeddings).shape[1], len(load_array(self.queries))
-        return row_blocks(n, dim * 4 + self.k * 64, 256 << 20, FAISS_BLOCK)
+        return row_blocks(n, dim * 4 + self.k * 64, 256 << 20, size)
 
     def __call__(self, rows: Rows) -> ExactNeighbors:
+        import faiss
+
         faiss.omp_set_num_threads(self.threads)
         queries = load_array(self.queries)[slice(*rows)]
         lists = expanded_neighbors(load_array(self.embeddings), queries, self.k, self.protocol)
@@ -99,31 +104,29 @@ def choose_queries(
 def fitting_k(
     k: int, chosen: str | int | ImportEmbeddings, embeddings: np.ndarray, protocol: Protocol
 ) -> int:
-    """As many neighbors as there are, where these are fewer than k, which is printed."""
+    """As many neighbors as there are, where these are fewer than k, which is printed.
+
+    InputError when there are none.
+    """
+    leaves_out = not isinstance(chosen, ImportEmbeddings) and protocol is not Protocol.NOTEBOOK
     n = len(embeddings)
-    available = n - (not isinstance(chosen, ImportEmbeddings) and protocol is not Protocol.NOTEBOOK)
-    if 0 < available < k:
+    available = max(1, n - leaves_out)
+    check_k(min(k, available), n, leaves_out)
+    if available < k:
         print(f"--k-max {k} is cut to {available}: {n} rows give a query no more neighbors")
-        return available
-    return k
+    return min(k, available)
 
 
 def draw_queries(
-    chosen: str | int | ImportEmbeddings,
-    embeddings: np.ndarray,
-    k: int,
-    protocol: Protocol,
-    seed: int,
+    chosen: str | int | ImportEmbeddings, embeddings: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Queries by number, int32 (Q,); their vectors, float32 (Q, d), if they are no rows; warnings.
 
-    InputError when the embeddings are too few for them or for k, or of other dimensions.
+    InputError when the embeddings are too few for them, or of other dimensions.
     """
     check_embeddings(embeddings)
     n, dim = embeddings.shape
-    is_outside = isinstance(chosen, ImportEmbeddings)
-    check_k(k, n, leaves_out=not is_outside and protocol is not Protocol.NOTEBOOK)
-    if is_outside:
+    if isinstance(chosen, ImportEmbeddings):
         warnings = chosen.prepare()["warnings"]
         if (declared := declared_distance(chosen.file)) not in (None, chosen.metric):
             said = f"{chosen.file} says {declared}, and the embeddings are compared by"

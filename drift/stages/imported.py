@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from drift.imported_lists import (
     refuse_other_distances,
     refuse_other_rows,
 )
-from drift.indexes.registry import LIBRARIES
-from drift.indexes.run import Run
+from drift.indexes.registry import parse_imported
 from drift.indexes.search import NeighborLists, SearchBlock, SearchCost
 from drift.neighborhoods import recalls
 from drift.pipeline import cli
@@ -37,10 +35,6 @@ from drift.vectors import row_blocks
 
 # Queries by which lists are judged.
 JUDGED = 1000
-_NAME = re.compile(
-    rf"(?!graphs$|exact$|.*_seed[0-9]+$|(?:{'|'.join(LIBRARIES)})_M[0-9])"
-    "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-)
 
 
 @dataclass(frozen=True)
@@ -127,8 +121,8 @@ class ImportedLists(ListsTask):
         self._check_rows(rows, load_array(exact_ids), load_array(exact_distances))
         if (distances := self._given_distances(rows)) is None:
             return
-        first, what = load_array(exact_distances)[rows, 0], str(self.distances or self.ids)
         of = self.points(rows), load_array(self.embeddings), self._source(self.ids).given(rows)
+        first, what = load_array(exact_distances)[rows, 0], str(self.distances or self.ids)
         try:
             refuse_other_distances(*of, distances, first, self.reported or "euclidean", what)
         except InputError as error:
@@ -273,20 +267,16 @@ def parse_lists(
             raise InputError(f"--lists {' '.join(words)}: it takes NAME IDS, or NAME IDS DISTANCES")
         name, *paths = words[0], *(Path(word).absolute() for word in words[1:])
         ids, distances = (*paths, None)[:2]
-        if not _NAME.fullmatch(name):
-            raise InputError(
-                f"--lists {name}: a name is of letters, digits, dots, minus and underscores, and "
-                "none that a run of an index could have"
-            )
+        run = parse_imported(name)
         if distances and ids.is_dir():
             raise InputError(f"--lists {name}: DISTANCES go with a file of ids, {ids} is a folder")
-        if name in tasks:
+        if run.name in tasks:
             raise InputError(f"--lists {name} is given twice: each run needs a name of its own")
-        what = (Run(name), ids, distances, columns, args.reported, args.seconds, args.anyway)
+        what = (run, ids, distances, columns, args.reported, args.seconds, args.anyway)
         asking = ["--lists", name, *map(str, paths), *(["--anyway"] if args.anyway else [])]
         asking += ["--columns", *args.columns] if args.columns else []
         asking += ["--reported", args.reported] if args.reported else []
         task = ImportedLists(*files, tuple(grid), *what, words=shlex.join(asking))
-        tasks[name] = task = task.at_available_k(cli.is_grid_asked(args), longest)
+        tasks[run.name] = task = task.at_available_k(cli.is_grid_asked(args), longest)
         task.announce()
     return list(tasks.values())

@@ -1,6 +1,7 @@
 """Stage 04: the neighbors that an index returns, and that index in its file."""
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
@@ -19,7 +20,7 @@ from drift import InputError
 from drift.exact import nearest_anchors
 from drift.indexes.base import Index
 from drift.indexes.pgvector_hnsw import PgvectorHnsw, column_type
-from drift.indexes.registry import index_class, parse_run
+from drift.indexes.registry import expand_series, index_class, parse_run
 from drift.indexes.run import Run, Value
 from drift.indexes.search import (
     NeighborLists,
@@ -159,7 +160,8 @@ def choose_searches(
     runs: dict[str, Run] = {}
     words: dict[str, str] = {}
     for seed in args.seeds or [args.seed or 0]:
-        for text in args.runs or ([] if args.lists else DEFAULT_RUNS):
+        asked = args.runs or ([] if args.lists else DEFAULT_RUNS)
+        for text in itertools.chain(*map(expand_series, asked)):
             run = parse_run(text, args.m, args.ef_construction, seed, args.build_threads)
             if runs.setdefault(run.name, run) != run:
                 raise InputError(
