@@ -291,6 +291,12 @@ SAFE = [(run, STAYS) for run in (*LADDER[1:], HNSWLIB)]
             "not fall below 9: on",
             '(index, "efSearch", max(9, k + 1))',
         ),
+        # What was measured at other k is not asked for again.
+        (
+            [(FAISS, FALLS), (FAISS_FLOOR, {10: 0.9999, 20: 0.9999})],
+            "`faiss k,50` goes on where `faiss 50` stops, and was not seen to keep more at k = 250",
+            "",
+        ),
         # What was not measured yet.
         ([(FAISS, FALLS)], MEASURE, "python 04_hnsw_search.py --runs faiss:k,50"),
         ([(DENSE, FALLS)], MEASURE, "faiss:k,50,ef_construction=400 --m 16 --seed 7"),

@@ -149,6 +149,12 @@ def at_the_stop(early: Result, wider: Sequence[Result]) -> tuple[str, ...]:
     if early.run.library == "pgvector":
         text = "Let hnsw.ef_search of pgvector be more than k, up to its limit of 1,000, or let it"
         return f"{text} scan on:", "SET hnsw.iterative_scan = strict_order;"
+    for name, run in early.study.runs.items() if not wider else ():
+        policy = run.ef_search
+        if run.index_name == early.run.index_name and policy and (policy.multiple or 0) >= 1:
+            label, stops = early.study.label_of(name), f"where `{early.label}` stops"
+            seen = f"was not seen to keep more at k = {early.last}"
+            return (f"`{label}` goes on {stops}, and {seen}: search both at the same k.",)
     if not wider:
         return "Measure FAISS with an efSearch that grows with k:", command(early.run, "k,50")
     if not (fixed := [run for run in wider if not run.run.target]):
