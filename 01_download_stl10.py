@@ -23,7 +23,7 @@ import pandas as pd
 
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.stage import Stage
-from drift.stages.images import FLAGS, choose_images
+from drift.stages.images import FLAGS, check_flags, choose_images
 from drift.vectors import row_blocks
 
 BLOCK_BYTES = 8 << 20
@@ -60,8 +60,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    check_flags(args)
+    stage = cli.open_stage("01_images", args)
     parameters, load = choose_images(args)
-    stage = Stage("01_images", args.results, args.force, args.workers)
     if stage.begin(parameters):
         images = load()
         n, size = len(images.sources), images.size

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from drift import InputError, images
+from drift import images
 from drift.pipeline.blocks import compute_blocks
 from drift.pipeline.stage import Stage
-from drift.stages.embed import EmbedImages, ImportEmbeddings, choose_metric
+from drift.stages.embed import EmbedImages, ImportEmbeddings, check_flags, choose_metric
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -78,7 +78,8 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("02_embeddings", args.results, args.force, args.workers)
+    check_flags(args)
+    stage = cli.open_stage("02_embeddings", args)
     task = choose_task(args, stage)
     if stage.begin(task.parameters):
         notes = task.prepare()
@@ -95,8 +96,6 @@ def main(args: argparse.Namespace) -> None:
 
 
 def choose_task(args: argparse.Namespace, stage: Stage) -> EmbedImages | ImportEmbeddings:
-    if args.from_file and args.weights:
-        raise InputError("--weights are of a network, and --from-file computes with none")
     metric = choose_metric(args.metric, args.from_file)
     if args.from_file:
         about = (metric, args.column, args.row_ids, args.drop_bad)

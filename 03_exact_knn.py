@@ -19,6 +19,7 @@ examples
 import drift.pipeline.cli as cli
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from drift.pipeline.results import load_array
 from drift.pipeline.stage import Stage
 from drift.proposals import choose_product
 from drift.protocols import Protocol
-from drift.stages.embed import EUCLIDEAN
+from drift.stages.embed import EUCLIDEAN, ImportEmbeddings
 from drift.stages.exact import ExactKnn, ExpandedKnn, choose_queries, draw_queries, fitting_k
 
 
@@ -65,12 +66,14 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("03_exact", args.results, args.force, args.workers)
-    (embeddings,) = stage.require("02_embeddings.npy")
-    metric = stage.results.manifest("02_embeddings")["parameters"].get("metric", EUCLIDEAN)
     protocol = Protocol(args.protocol)
     choose_product(args.device)  # refuses a GPU that is not there
-    chosen = choose_queries(args.queries, protocol, metric, args.column, args.drop_bad)
+    chosen = choose_queries(args.queries, protocol, EUCLIDEAN, args.column, args.drop_bad)
+    stage = cli.open_stage("03_exact", args)
+    (embeddings,) = stage.require("02_embeddings.npy")
+    if isinstance(chosen, ImportEmbeddings):
+        metric = stage.results.manifest("02_embeddings")["parameters"].get("metric", EUCLIDEAN)
+        chosen = replace(chosen, metric=metric)
     k = fitting_k(args.k_max, chosen, load_array(embeddings), protocol)
     named = chosen if isinstance(chosen, str | int) else chosen.parameters
     parameters = {"k_max": k, "queries": named, "protocol": args.protocol, "seed": args.seed}
@@ -90,9 +93,7 @@ def main(args: argparse.Namespace) -> None:
             stage.write("03_exact_indices.npy", block, lists.indices)
             stage.write("03_exact_distances.npy", block, lists.distances)
             stage.checkpoint(block, recomputed=lists.recomputed)
-        recomputed = stage.total("recomputed")
-        certified = len(rows) - recomputed
-        stage.commit(warnings, certified_at_once=certified, recomputed=recomputed)
+        stage.commit(warnings, recomputed=stage.total("recomputed"))
     print_summary(stage)
 
 

@@ -21,13 +21,11 @@ examples
 import drift.pipeline.cli as cli
 
 import argparse
-from typing import NoReturn
 
-from drift.pipeline.stage import Stage
 from drift.protocols import Protocol
 from drift.stages import grids, imported, lists
 from drift.stages.exact import QUERY_VECTORS, exact_protocol
-from drift.stages.search import built_index, choose_searches
+from drift.stages.search import built_index, choose_searches, parse_runs
 from drift.stages.targets import ChooseSetting
 
 
@@ -70,16 +68,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--seconds", type=cli.positive, metavar="S", help="how long that system searched")
     add("--save-index", action="store_true", help="keep the graphs, for later runs")
     add("--replace", action="store_true", help="remove the runs that are not asked for")
-    add("--ef-search", "--efsearch", "--ef", type=refuse_ef_search, help=argparse.SUPPRESS)
     return parser
 
 
-def refuse_ef_search(text: str) -> NoReturn:
-    raise argparse.ArgumentTypeError(f"efSearch is part of a run, write --runs faiss:{text}")
-
-
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("04_hnsw", args.results, args.force, args.workers)
+    asked, given = parse_runs(args), imported.parse_lists(args)
+    cli.check_grid(args)
+    stage = cli.open_stage("04_hnsw", args)
     files = stage.require("02_embeddings.npy", "03_queries.npy")
     protocol = exact_protocol(stage)
     files += stage.require(QUERY_VECTORS) if protocol is Protocol.OUTSIDE else [None]
@@ -87,8 +82,9 @@ def main(args: argparse.Namespace) -> None:
     of_exact = stage.results.manifest("03_exact")["parameters"]
     exact = stage.require("03_exact_indices.npy", "03_exact_distances.npy")
     grid = cli.k_grid(args, longest := of_exact["k_max"])
-    tasks = choose_searches(args, grid, protocol, *files)
-    tasks += imported.parse_lists(args, grid, longest, protocol, *files)
+    tasks = choose_searches(asked, grid, protocol, *files)
+    is_asked = cli.is_grid_asked(args)
+    tasks += imported.choose_lists(given, is_asked, grid, longest, protocol, *files)
     has_groups = protocol is not Protocol.OUTSIDE and any(task.run.target for task in tasks)
     rows = stage.require("02_rows.parquet") if has_groups else []
     parts, pending, more = {}, [], {"protocol": of_exact["protocol"]}

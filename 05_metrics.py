@@ -24,10 +24,10 @@ import argparse
 
 from drift.pipeline.environment import package_versions
 from drift.pipeline.stage import Stage
-from drift.report.by_use import by_use
+from drift.report.by_use import TOLERANCES, by_use
 from drift.report.sentences import paragraphs
 from drift.report.study import Study
-from drift.report.tables import overview
+from drift.report.tables import fitting, overview
 from drift.stages.metrics import (
     measure_run,
     part_file,
@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    stage = Stage("05_metrics", args.results, args.force, args.workers)
+    stage = cli.open_stage("05_metrics", args)
     plan = plan_runs(stage)
     for name, reason in plan.left_out.items():
         print(f"left out: {name} ({reason})")
@@ -59,25 +59,31 @@ def main(args: argparse.Namespace) -> None:
     if stage.begin(parameters | {"igraph": package_versions().get("igraph")}):
         store_per_query(stage, parts, list(plan.descriptions))
         measured = {run: plan.values(run, path) for run, path in parts.items()}
-        uses, no_clusters = plan.by_use(stage, measured, k, args.seed)
+        uses, notes = plan.by_use(stage, measured, k, args.seed)
         for name, table in (plan.tables(measured, k) | {"by_use": uses}).items():
             if name != "graphs" or len(table["k"]):
                 stage.append(f"05_{name}.parquet", table)
-        stage.commit(**plan.notes, no_clusters=no_clusters)
+        stage.commit(**plan.notes, **notes)
         remove_other_parts(stage, plan)
     print_summary(stage)
 
 
 def print_summary(stage: Stage) -> None:
-    study = Study.read(stage.read, stage.results.manifest)
+    study = Study.read(stage.read, stage.results.manifest, stage.results.root)
     for paragraph in paragraphs(study):
         cli.print_text(paragraph)
     use = by_use(study)
     cli.print_text(use.notes)
-    cli.print_table(use.title, use.table)
+    uses = "; ".join(f"{name} is {what}" for name, what in use.uses.items())
+    cli.print_text([f"By use, {uses}."])
+    kept, changed = (f"{100 * tolerance:g} %" for tolerance in TOLERANCES)
+    for part in fitting(use.table):
+        title = f"by use, k = {study.k_of_interest}: kept up to {kept}, changed up to {changed}"
+        cli.print_table(title, part)
     curves = f"curves in {stage.results.path('05_curves.parquet')}"
-    title = f"kept of k neighbors in %, the rest at k = {study.ks[-1]}; {curves}"
-    cli.print_table(title, overview(study))
+    for part in fitting(overview(study)):
+        title = f"kept of k neighbors in %, the rest at k = {study.k_of_interest}; {curves}"
+        cli.print_table(title, part)
 
 
 if __name__ == "__main__":

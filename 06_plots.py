@@ -52,7 +52,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     if not args.tolerance[0] < args.tolerance[1] < 1:
         raise InputError("--tolerance takes two numbers between 0 and 1, the smaller one first")
-    stage = Stage("06_figures", args.results, args.force, args.workers)
+    stage = cli.open_stage("06_figures", args)
     stage.require("05_curves.parquet", "05_safe_k.parquet", "05_per_query.parquet")
     study = read_study(stage)
     run, k = gallery.choose(study, args.gallery_run, args.gallery_k)
@@ -106,7 +106,7 @@ def read_study(stage: Stage) -> Study:
             f"the runs in {results.path('04_hnsw')} are no longer those that were measured: "
             "run 05_metrics.py again"
         )
-    study = Study.read(stage.read, results.manifest)
+    study = Study.read(stage.read, results.manifest, results.root)
     study.published = Published(paper.curves(), paper.jumps(), notebook.curve())
     return study
 

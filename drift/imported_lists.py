@@ -28,12 +28,6 @@ REPORTED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cosine": lambda d: np.sqrt(np.maximum(2 * d, 0)),
     "similarity": lambda d: np.sqrt(np.maximum(2 - 2 * d, 0)),
 }
-KINDS = {
-    "euclidean": "Euclidean",
-    "squared": "squares",
-    "cosine": "1 - cos of unit vectors, or half of squares",
-    "similarity": "similarities",
-}
 
 
 class RowNames:
@@ -42,33 +36,27 @@ class RowNames:
     def __init__(self, names: np.ndarray, of: str = "row"):
         self.n, self._of, self._names = len(names), of, pd.Index(names, dtype=object)
         # Numbers of rows are looked at as numbers: they may be off by one, or too large.
-        self._are_numbers = bool((names == self._numbers).all())
+        self._are_numbers = bool((names == np.arange(self.n).astype(str)).all())
 
-    @property
-    def _numbers(self) -> np.ndarray:
-        return np.arange(self.n).astype(str)
+    def rows(self, names: np.ndarray, what: str) -> np.ndarray:
+        """Rows of names, words or whole numbers, int64 in their shape; -1: a missing neighbor.
 
-    def of_words(self, words: np.ndarray, what: str) -> np.ndarray:
-        """Rows of names, int64; -1 for a missing neighbor. InputError for what names none.
-
-        A word that is a name is that, also where it could stand for a missing neighbor.
+        A word that is a name is that, also where it could stand for a missing neighbor. InputError
+        for what names none.
         """
-        if self._are_numbers:
-            numbers = ["-1" if word in MISSING else word for word in words.astype(str).tolist()]
-            if all(re.fullmatch(r"-?\d{1,18}", word) for word in numbers):
-                return np.array(numbers, np.int64)
-        return self._found(words, what, MISSING)
-
-    def of_numbers(self, ids: np.ndarray, what: str) -> np.ndarray:
-        """Rows of names that are whole numbers, int64 (n, k)."""
-        if not self._are_numbers:
-            unique, places = np.unique(ids, return_inverse=True)
-            rows = np.full(unique.shape, -1)
-            rows[unique != -1] = self.of_words(unique[unique != -1], what)
-            return rows[places].reshape(ids.shape)
-        rows = ids.astype(np.int64)  # 2^64 - 1 becomes -1
-        rows[rows == 2**32 - 1] = -1
-        return rows
+        if self._are_numbers and names.dtype.kind not in "iu":
+            words = ["-1" if word in MISSING else word for word in names.astype(str).tolist()]
+            if all(re.fullmatch(r"-?\d{1,18}", word) for word in words):
+                names = np.array(words, np.int64)
+        if self._are_numbers and names.dtype.kind in "iu":
+            rows = names.astype(np.int64)  # 2^64 - 1 becomes -1
+            rows[rows == 2**32 - 1] = -1
+            return rows
+        unique, places = np.unique(names, return_inverse=True)
+        rows = self._found(unique, what, MISSING)
+        if names.dtype.kind == "i":
+            rows[unique == -1] = -1
+        return rows[places].reshape(names.shape)
 
     def places(self, names: np.ndarray, what: str) -> np.ndarray:
         """Where each row stands among some names, int64 (n,); -1 for one that does not."""
@@ -80,9 +68,8 @@ class RowNames:
         words = words.astype(str)
         rows = self._names.get_indexer(words.astype(object))
         if len(unknown := words[(rows < 0) & ~np.isin(words, missing)]):
-            advice = ""
-            if self._of == "row" and np.isin(unknown, self._numbers).all():
-                advice = "; 02_embed_resnet50.py --row-ids none takes rows by their numbers"
+            advice = "; 02_embed_resnet50.py --row-ids none takes rows by their numbers"
+            advice = advice if self._of == "row" else ""
             raise InputError(
                 f"{what}: {len(unknown)} of {len(words)} names are those of no {self._of}, as "
                 f"{quoted(unknown, 3)}; {self._of} names are {quoted(self._names, 3)}{advice}"
@@ -107,20 +94,20 @@ class ImportedIds:
         name: str,
     ):
         if (ids := lists.ids).dtype.kind not in "iu":
-            advice = "write a missing neighbor, NaN or None, as -1"
-            if ids.dtype.kind == "f" and (np.isfinite(ids) & (ids == np.floor(ids))).all():
-                advice = "save it .astype(int)"
-            raise InputError(f"{name} holds {ids.dtype} and must hold whole numbers: {advice}")
-        if where is None and len(ids) != len(queries):
-            advice = ": transpose it" if ids.shape[1] == len(queries) else ""
             raise InputError(
-                f"{name} has lists of {len(ids)} queries, and stage 03 has {len(queries)}{advice}"
+                f"{name} holds {ids.dtype} and must hold whole numbers: write a missing neighbor "
+                "as -1, and save it .astype(int)"
+            )
+        if where is None and len(ids) != len(queries):
+            raise InputError(
+                f"{name} has {len(ids)} lists of {ids.shape[1]} ids, and stage 03 has "
+                f"{len(queries)} queries, with a row each"
             )
         self.lists, self._names, self._queries, self._name = lists, names, queries, name
         self._where = np.arange(len(queries)) if where is None else where
         # The last is the one of a missing neighbor.
         words = lists.words
-        self._rows = None if words is None else np.append(names.of_words(words, name), -1)
+        self._rows = None if words is None else np.append(names.rows(words, name), -1)
         self._check(names.n)
 
     def _check(self, n: int) -> None:
@@ -146,7 +133,7 @@ class ImportedIds:
     def _named(self, rows: np.ndarray) -> np.ndarray:
         where = self._where[rows]
         ids = self.lists.ids[where]
-        ids = self._names.of_numbers(ids, self._name) if self._rows is None else self._rows[ids]
+        ids = self._names.rows(ids, self._name) if self._rows is None else self._rows[ids]
         ids[where < 0] = -1
         return ids
 
@@ -196,30 +183,29 @@ def refuse_other_rows(ids: np.ndarray, exact: np.ndarray, n: int, name: str) -> 
         )
 
 
-def causes_of_chance(
+def cause_of_chance(
     points: np.ndarray, embeddings: np.ndarray, ids: np.ndarray, exact: np.ndarray
-) -> list[str]:
-    """What makes right lists look as if drawn at random, where it can be seen.
+) -> str:
+    """What makes right lists look as if drawn at random, as far as it can be seen.
 
     `points` are queries (q, d), `ids` the lists that were returned for them (q, k), `exact` the
     exact lists of all queries, (Q, K).
     """
-    n, k, causes = len(embeddings), min(ids.shape[1], exact.shape[1]), []
+    n, k = len(embeddings), min(ids.shape[1], exact.shape[1])
     ids, exact = ids[:, :k], exact[:, :k]
     products = points @ embeddings.T
-    for measure, values in (
-        ("cosine", products / np.maximum(vector_norms(embeddings), 1e-30)),
-        ("inner product", products),
-    ):
-        best = np.argpartition(-values, k, axis=1)[:, :k]
-        if (ids[:, :, None] == best[:, None]).any(axis=2).mean() > FOUND:
-            causes.append(f"they are neighbors by {measure}: see 02_embed_resnet50.py --metric")
-            break
+    cosines = products / np.maximum(vector_norms(embeddings), 1e-30)
+    by_cosine, by_product = (
+        np.argpartition(-values, k, axis=1)[:, :k] for values in (cosines, products)
+    )
+    for measure, lists in (("cosine", by_cosine), ("inner product", by_product)):
+        if (ids[:, :, None] == lists[:, None]).any(axis=2).mean() > FOUND:
+            return f"they are neighbors by {measure}: see 02_embed_resnet50.py --metric"
     # How many ids each list has in common with the exact one of any query; by chance some.
     listed = (np.isin(np.arange(n), of_one) for of_one in ids)
     if np.mean([is_listed[exact].sum(axis=1).max() for is_listed in listed]) > 0.5 * k:
-        causes.append("they are in another order than the queries")
-    return causes
+        return "they are in another order than the queries"
+    return "they number rows otherwise, or are of other vectors, another metric or an older state"
 
 
 def refuse_other_distances(
@@ -251,7 +237,7 @@ def refuse_other_distances(
     best, fits = max(shares, key=shares.get), "no conversion fits"
     firsts = np.sort(REPORTED[reported](given[:, 0])), np.sort(exact_first)
     if shares[best] >= FITS:
-        fits = f"they are {KINDS[best]}: --reported {best}"
+        fits = f"--reported {best} fits"
     elif np.isclose(*firsts, rtol=AGREEMENT).mean() > 0.5:
         fits = "their rows are in another order than the queries, or the ids of others"
     raise InputError(

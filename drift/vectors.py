@@ -40,6 +40,7 @@ def check_embeddings(
         raise InputError(
             f"{name} must be floats, or whole numbers of 8 bits, of shape (N, d), N and d at least "
             f"1, not {embeddings.dtype} of shape {embeddings.shape}"
+            + (": save them .astype('float32')" if embeddings.dtype.kind in "iu" else "")
         )
     largest = 0.0
     for rows in _slices(embeddings):
@@ -176,9 +177,8 @@ def pair_distances(
 
 
 def chunk_size(d: int) -> int:
-    """Terms that `chunked_distances` adds in float32: they divide d; d where that gains little."""
-    divisors = [size for size in range(CHUNK // 4, CHUNK + 1) if d % size == 0]
-    return divisors[-1] if divisors and d >= 2 * divisors[-1] else d
+    """Terms that `chunked_distances` adds in float32: 16 to 64 that divide d, or else all d."""
+    return max((size for size in range(CHUNK // 4, CHUNK + 1) if d % size == 0), default=d)
 
 
 def chunked_distances(

@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import json
 import os
 import runpy
 import shlex
@@ -26,7 +27,7 @@ from drift.pipeline.results import Results
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).parent.parent
-N, K, GRID = 300, 40, [10, 20, 30, 40]
+N, K, GRID = 200, 40, [10, 20, 30, 40]
 RUNS = ["faiss_M32_efc200_ef50", "faiss_M32_efc200_efkmin50", "hnswlib_M32_efc200_ef50"]
 PIPELINE = [
     ("01_download_stl10.py", "--dataset", "photos", "--n-images", str(N)),
@@ -42,6 +43,32 @@ def shell(script, *args, results, cwd=ROOT):
     """Run a script as a process of its own."""
     command = [sys.executable, ROOT / script, "--results", results, *args]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+# The imports of all are those of one.
+ONE_AFTER_THE_OTHER = """
+import json, runpy, sys
+for sys.argv in json.loads(sys.argv[1]):
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{sys.argv[0]} ended with {end.code}")
+"""
+
+
+def one_after_the_other(commands, results, cwd=ROOT, **environment):
+    """What scripts print that one process runs, all of which must end well and without warning."""
+    argv = [[str(cwd / script), "--results", str(results), *args] for script, *args in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(argv)],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def run(script, *args, results, capsys, monkeypatch):
@@ -105,11 +132,7 @@ def finished(tmp_path_factory):
     made = shared / "finished with spaces and ä"
     with FileLock(f"{made}.lock"):
         if not made.exists():
-            for script, *args in PIPELINE:
-                done = shell(script, *args, results=shared / "unfinished")
-                assert done.returncode == 0, done.stderr
-                assert "\n" in done.stdout.strip(), "every stage ends with a table"
-                assert done.stderr == "", "no progress bar, no warning without a terminal"
+            one_after_the_other(PIPELINE, shared / "unfinished")
             (shared / "unfinished").rename(made)
     # A copy: a script keeps those of another process out of the folder, whatever it does there.
     return shutil.copytree(made, own / "finished of this process ä" / "results")
@@ -134,11 +157,8 @@ def small(tmp_path_factory):
     """Results of stages 02 and 03 on 400 vectors made by NumPy. Tests only read them."""
     folder = tmp_path_factory.mktemp("small")
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32))
-    for script, *args in (
-        ("02_embed_resnet50.py", "--from-file", folder / "x.npy"),
-        ("03_exact_knn.py", "--k-max", "60"),
-    ):
-        assert shell(script, *args, results=folder / "results").returncode == 0
+    commands = [("02_embed_resnet50.py", "--from-file", str(folder / "x.npy"))]
+    one_after_the_other([*commands, ("03_exact_knn.py", "--k-max", "60")], folder / "results")
     return folder / "results"
 
 
@@ -154,7 +174,7 @@ def drive(capsys, monkeypatch):
 def stages(drive, tmp_path):
     """Run stages by number; each must end well. What was printed by the last one."""
     scripts = {path.name[:2]: path.name for path in ROOT.glob("0*.py")}
-    folder = tmp_path / "own"
+    folder = tmp_path / "results"  # as of the fixtures that copy one
 
     def run(*commands, fails=False):
         for command in commands:
@@ -166,6 +186,22 @@ def stages(drive, tmp_path):
     run.folder = folder
     run.lists = lambda run, k: np.load(folder / "04_hnsw" / run / f"k{k:04d}_indices.npy")
     return run
+
+
+@pytest.fixture
+def draw_only(monkeypatch):
+    """From when it is called, of the figures those with some names or beginnings alone are drawn.
+
+    They take most of the time of stage 06.
+    """
+
+    def leave(*names):
+        from drift.report import figures
+
+        chosen = {name: one for name, one in figures.FIGURES.items() if name.startswith(names)}
+        monkeypatch.setattr(figures, "FIGURES", chosen)
+
+    return leave
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ ERRORS = [*LID_ERRORS, "lid_cut_error", "kth_distance_error", "mean_distance_err
 OF_GRAPHS = ["hubness_exact", "hubness_ann", "orphans_exact", "orphans_ann"]
 
 
-def make_run(library, ef, M=32, ef_construction=200, seed=0, **search):
+def make_run(library, ef, M=32, ef_construction=200, seed=0, threads=1, **search):
     """A run on an HNSW graph."""
-    build = {"M": M, "ef_construction": ef_construction, "threads": 1}
+    build = {"M": M, "ef_construction": ef_construction, "threads": threads}
     return Run(library, build, {"ef_search": Policy.parse(str(ef)), **search}, seed)
 
 
@@ -58,6 +58,7 @@ def make_study(
     metrics=(*(metric.name for metric in METRICS), *ERRORS, *OF_GRAPHS),
     graphs=None,
     n_queries=N_QUERIES,
+    k_of_interest=None,
     factors=(),
     manifests=(),
     searched=(),
@@ -73,8 +74,9 @@ def make_study(
     recall = dict(recall)
     rows, safe, queries, differences, costs = [], [], [], [], {}
     for run, by_k in kept:
+        name = run.name
         for k, overlap in by_k.items():
-            values = make_values(k, overlap, recall.get(run.name, overlap))
+            values = make_values(k, overlap, recall.get(name, overlap))
             few, loss = overlap < 0.99, 1 - overlap
             if found is not None:
                 values["found"] = found if few else 1.0
@@ -84,25 +86,25 @@ def make_study(
                 mean, n = values[metric], n_queries * (share if metric.startswith("lid") else 1)
                 ends = (mean - 0.02 * loss, mean + 0.04 * loss)
                 low, high = ends if half is None else (mean - half, mean + half)
-                row = {"run": run.name, "k": k, "metric": metric, "mean": mean, "n": n}
+                row = {"run": name, "k": k, "metric": metric, "mean": mean, "n": n}
                 row |= {"groups_that_differ": n_queries if loss else 0, "q95": 1.0}
                 rows.append(row | {"ci_low": low, "ci_high": high, "q05": mean - 0.1})
             place = np.linspace(0, 2, N_QUERIES)
-            table = pd.DataFrame({"query": range(N_QUERIES), "overlap": 1 - loss * place})
-            table = table.assign(run=run.name, k=k, distance_ratio=1 - loss * place / 3)
-            lid = values["lid_exact"] + place
-            queries.append(table.assign(barycenter_shift=0, lid_exact=lid, found=values["found"]))
+            columns = {"query": np.arange(N_QUERIES), "run": name, "k": k, "barycenter_shift": 0}
+            columns |= {"overlap": 1 - loss * place, "distance_ratio": 1 - loss * place / 3}
+            columns |= {"lid_exact": values["lid_exact"] + place, "found": values["found"]}
+            queries.append(pd.DataFrame(columns))
         criteria = {"overlap": by_k}
-        if run.name in recall:
-            criteria["recall"] = dict.fromkeys(by_k, recall[run.name])
+        if name in recall:
+            criteria["recall"] = dict.fromkeys(by_k, recall[name])
         for (criterion, shares), tolerance in itertools.product(
             criteria.items(), (0.99, 0.95, 0.9)
         ):
             good = [k for k, value in shares.items() if value - (half or 0) >= tolerance]
             crossing = (np.nan,) * 3 if len(good) == len(shares) else (66.4, 61.2, 72.5)
-            safe.append((run.name, criterion, tolerance, max(good, default=0), *crossing))
-        safe.append((run.name, "lid", 0.05, 20, 33, 30, 35))
-        costs[run.name] = make_costs(run, by_k, len(costs) + 1 if timed else 0)
+            safe.append((name, criterion, tolerance, max(good, default=0), *crossing))
+        safe.append((name, "lid", 0.05, 20, 33, 30, 35))
+        costs[name] = make_costs(run, by_k, len(costs) + 1 if timed else 0)
     for (first, ours), (second, theirs) in itertools.combinations(kept, 2):
         for metric, k in itertools.product(("overlap", "recall"), ours):
             more = ours[k] - theirs.get(k, np.nan)
@@ -113,7 +115,8 @@ def make_study(
     columns += ["crossing_k", "crossing_low", "crossing_high"]
     compared = ["first", "second", "metric", "k", "difference", "p", "p_adjusted", "different"]
     runs = {run.name: {"run": run.to_json()} for run, _ in kept}
-    notes = {"parameters": {"runs": runs}, "n_queries": n_queries, "inputs": {}, **notes}
+    parameters = {"runs": runs, "k_of_interest": k_of_interest}
+    notes = {"parameters": parameters, "n_queries": n_queries, "inputs": {}, **notes}
     of_runs = {f"04_hnsw/{name}": one | dict(searched).get(name, {}) for name, one in costs.items()}
     study = Study(
         pd.DataFrame(rows),

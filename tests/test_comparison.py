@@ -1,8 +1,6 @@
 """`drift.compare` for two arrays of lists, and the examples in the docstrings."""
 
 import doctest
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -56,12 +54,6 @@ def test_groups_are_a_whole_number_for_each_query(groups, lists):
         drift.compare(*lists[:2], groups=groups)
 
 
-def test_recall_is_at_least_overlap_whatever_the_rounding(lists):
-    ids, distances = lists[0], lists[2]
-    means = {one.metric: one.mean for one in drift.compare(ids, ids, distances, distances * 1.01)}
-    assert means["overlap"] == means["recall"] == 1
-
-
 def test_the_package_has_a_version_and_nothing_else_that_is_loaded_when_asked_for():
     assert drift.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="no attribute 'contrast'"):
@@ -78,10 +70,3 @@ def test_a_metric_has_the_name_of_its_function():
     assert [metric.function.__name__ for metric in metrics.METRICS] == [
         metric.name for metric in metrics.METRICS
     ]
-
-
-def test_it_needs_numpy_and_scipy_alone():
-    blocked = "import sys; sys.modules |= dict.fromkeys(['pandas', 'faiss', 'pyarrow', 'torch'])\n"
-    use = "import drift, drift.summaries, drift.by_use; print(drift.compare([[1]], [[1]])[0].mean)"
-    run = subprocess.run([sys.executable, "-c", blocked + use], capture_output=True, text=True)
-    assert run.stdout == "1.0\n", run.stderr

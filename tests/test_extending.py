@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, one_after_the_other
 
 RECIPES = (ROOT / "docs/extending.md").read_text()
 METRIC, INDEX, FIGURE = re.findall(r"```python\n(.*?)```", RECIPES, re.DOTALL)
@@ -39,16 +39,14 @@ def results(tmp_path_factory):
     insert(figures, "# By name: the file is", f"{FIGURE}\n\n")
     insert(figures, '    "overlap": Entry(', f"{LINES[2]}\n")
     np.save(root / "x.npy", np.random.default_rng(0).normal(size=(300, 8)))
-    for script, *args in (
-        ("02_embed_resnet50.py", "--from-file", "x.npy"),
-        ("03_exact_knn.py", "--k-max", "20"),
-        ("04_hnsw_search.py", "--runs", "faiss:50", "sample:100", "--k", "5", "20"),
-        ("05_metrics.py",),
-        ("06_plots.py", "--dpi", "30"),
-    ):
-        command = [sys.executable, script, *args]
-        ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
-        assert ended.returncode == 0, ended.stderr
+    commands = (
+        "02_embed_resnet50.py --from-file x.npy",
+        "03_exact_knn.py --k-max 20",
+        "04_hnsw_search.py --runs faiss:50 sample:100 --k 5 20",
+        "05_metrics.py",
+        "06_plots.py --dpi 30",
+    )
+    one_after_the_other(map(str.split, commands), root / "results", root)
     return root / "results"
 
 

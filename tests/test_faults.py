@@ -8,13 +8,20 @@ import pytest
 from drift import InputError
 from drift.indexes.base import save_whole
 from drift.indexes.registry import index_class, parse_run
-from tests.faults import FAULTS, STAGES, Bench, fill_the_disk, mounting_allowed
+from tests.faults import (
+    FAULTS,
+    STAGES,
+    Bench,
+    fill_the_disk,
+    kill_before_a_write,
+    mounting_allowed,
+)
 
-# Of each kind of fault on two stages, of those that kill on all.
+# Each kind of fault on one stage, a kill before a write on all.
 TRIES = [
     (fault, stage)
-    for i, fault in enumerate(FAULTS)
-    for stage in (STAGES if fault.__name__.startswith("kill") else STAGES[i % 3 :: 3])
+    for i, fault in enumerate(FAULTS, start=1)
+    for stage in (STAGES if fault is kill_before_a_write else [STAGES[i % len(STAGES)]])
 ]
 
 

@@ -72,6 +72,9 @@ DRAWN = {
     f"{case}: {name}": (name, study)
     for case, study in CASES.items()
     for name in figures.possible_figures(study)[0]
+    # In others these two do not differ from a sweep.
+    if case not in ("twelve runs", "lists")
+    or name in ("overlap", "distances", "distribution", "frontier")
 }
 
 
@@ -197,6 +200,24 @@ def test_crossings_are_marked_where_the_loss_passes_each_tolerance():
     _, error = draw("lid", study).axes
     (mark, *_) = (line for line in error.get_lines() if line.get_marker() == "|")
     assert set(mark.get_ydata()) == {-0.05}, "on the side of the error"
+    study.safe_k["crossing_k"] = KS[0]  # or before it, where nobody measured
+    _, lost = draw("overlap", study).axes
+    assert "|" not in {line.get_marker() for line in lost.get_lines()}
+
+
+def test_marks_at_the_edge_are_whole_and_what_is_no_run_is_explained_where_it_is():
+    lossless, one_k = CASES["nothing lost"], make_study(falls(THREE[1:2], [10], lambda i, k: 1.0))
+    drawn = lines(draw("overlap", one_k).axes[0]).values()
+    assert not any(line.get_clip_on() for line in drawn)
+    bars, dotted, gray = "Small bars: where 1, 5", "Dotted upright: k = efSearch.", "Thin and gray:"
+    for study, words in (
+        (make_study(), {bars, dotted}),
+        (lossless, {dotted}),
+        (one_k, set()),
+        (make_study(manifests=made_of(900)), {bars, dotted, gray}),
+    ):
+        label = draw("overlap", study).get_label()
+        assert {one for one in (bars, dotted, gray) if one in label} == words
 
 
 def test_a_fixed_ef_search_is_marked_where_it_ends_if_these_are_few():
@@ -353,8 +374,9 @@ def test_the_distribution_has_a_panel_for_each_run_that_loses_something():
             assert band_at(band, 200) == pytest.approx(tuple(ends))
     label = study.labels[EIGHT[0].name]
     kept = f"Not drawn: `{label}`, with which 95 % of the queries keep at least 99 %."
-    assert figure.get_label() == f"{kept} Of 7 others these 6 lose most."
-    assert draw("distribution").get_label() == ""
+    dotted = "Dotted upright: k = efSearch."
+    assert figure.get_label() == f"{kept} Of 7 others these 6 lose most. {dotted}"
+    assert draw("distribution").get_label() == dotted
 
 
 def test_who_drifts_is_by_fifths_of_the_exact_lid():
@@ -371,9 +393,6 @@ def test_who_drifts_is_by_fifths_of_the_exact_lid():
     for axes, metric in zip(figure.axes[4:], ("overlap", "distance_ratio"), strict=True):
         drawn = lines(axes)["faiss 50"].get_ydata()
         np.testing.assert_array_equal(drawn, fifths[metric])
-    late = draw("who_drifts", make_study(falls(kept=lambda i, k: 1.0 if k < 100 else 0.9)))
-    assert [axes.get_title(loc="left") for axes in late.axes[::2]] == titles[1:]
-    assert "At k = 10 every fifth keeps all with every run." in late.get_label()
     study.per_query.loc[study.per_query["query"] >= 10, "lid_exact"] = np.nan
     expected = study.per_query.query("run == @FAISS_50 and k == 10 and query in (8, 9)")["overlap"]
     assert study.fifths(FAISS_50, 10)["overlap"][5] == pytest.approx(expected.mean()), "with an LID"
@@ -474,14 +493,14 @@ def test_the_effort_is_shown_by_both_answers():
         "ef_search_by_k_on_mean": {"10": 11, "250": None},
         "halves": dict(zip(("10", "250"), halves, strict=True)),
     }
-    needed, _ = draw("effort", make_study(falls([run], [10, 250]), searched={run.name: notes})).axes
+    (needed,) = draw("effort", make_study(falls([run], [10, 250]), searched={run.name: notes})).axes
     label = "faiss overlap=0.95"
     assert list(lines(needed)[label].get_ydata()) == [12, 251]
     np.testing.assert_array_equal(lines(needed)[f"{label}, on the mean"].get_ydata(), [11, np.nan])
     (cross,) = (one for one in needed.get_lines() if one.get_marker() == "x")
     assert list(cross.get_xdata()) == [250]
     halves[1]["reached"] = dict.fromkeys(other)  # of an LID that too few have
-    needed, _ = draw("effort", make_study(falls([run], [10, 250]), searched={run.name: notes})).axes
+    (needed,) = draw("effort", make_study(falls([run], [10, 250]), searched={run.name: notes})).axes
     np.testing.assert_array_equal(lines(needed)[label].get_ydata(), [12, np.nan])
 
 
@@ -521,10 +540,11 @@ VARIABLES = {"paper", "ink", "faint", "rule", "others", *(f"c{i}" for i in range
 
 def test_on_the_page_figures_are_text_in_its_colors_without_what_it_has_once(tmp_path):
     study = CASES["sweep"]
-    plots, again = (
-        figures.draw_figures(study, 30, ["png"], lambda name: tmp_path / name)[0] for _ in range(2)
+    one, again, plots = (
+        figures.draw_figures(CASES[case], 30, ["png"], lambda name: tmp_path / name)[0]
+        for case in ("one k", "one k", "sweep")
     )
-    assert plots == again, "the same bytes"
+    assert one == again, "the same bytes"
     runs = {f"run-{style.index}" for style in study.styles.values()}
     for plot in plots:
         root = ElementTree.fromstring(plot.svg)
@@ -625,8 +645,8 @@ def test_the_gallery_is_by_default_where_drift_shows():
         gallery.choose(study, None, 15)
     family, last = make_family(), SEEDS[-2].name
     assert gallery.choose(family, last, None)[0] == last
-    assert family.label_of(last) == last
-    assert family.label_of(FAISS_50) == FAISS_50, "the lists are those of one graph"
+    assert family.label_of(last) == "faiss 50 seed=2"
+    assert family.label_of(FAISS_50) == "faiss 50 seed=0", "the lists are those of one graph"
 
 
 def test_images_have_the_names_of_their_users_or_files_and_their_labels():

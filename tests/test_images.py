@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from PIL import EpsImagePlugin, Image, ImageOps
 from torchvision.datasets import STL10
 
@@ -45,25 +44,6 @@ def test_crops_lie_inside_their_photograph_and_reach_its_edges():
     assert {crop.y for crop in crops if crop.side == 64} == {0, 1, 2, 3}
     crops = photos.draw_crops({"tiny": (64, 64)}, 5, seed=0)
     assert {(crop.x, crop.y, crop.side) for crop in crops} == {(0, 0, 64)}
-
-
-def test_crops_are_of_any_photograph_place_scale_and_side():
-    crops = photos.draw_crops({"large": (4000, 3000)}, 4000, seed=3)
-    sides = np.log([crop.side for crop in crops])
-    assert scipy.stats.kstest(sides, "uniform", args=(np.log(64), np.log(3000 / 64))).pvalue > 0.01
-    # Of larger ones the pixels are too few for a test of uniformity.
-    crops = [crop for crop in crops if crop.side < 2000]
-    left = [crop.x / (4000 - crop.side) for crop in crops]
-    top = [crop.y / (3000 - crop.side) for crop in crops]
-    scale = [np.log(crop.side) for crop in crops]
-    for place in (left, top):
-        assert scipy.stats.kstest(place, "uniform").pvalue > 0.01
-    assert np.abs(np.corrcoef([left, top, scale]) - np.eye(3)).max() < 0.06
-    crops = photos.draw_crops(SIZES, 3000, seed=4)
-    for name in SIZES:
-        mirrored = [crop.flip for crop in crops if crop.photo == name]
-        assert scipy.stats.binomtest(len(mirrored), len(crops), 1 / 3).pvalue > 0.001
-        assert scipy.stats.binomtest(sum(mirrored), len(mirrored), 0.5).pvalue > 0.001
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -160,10 +140,8 @@ def test_what_is_unpacked_already_is_used_as_it_is(tmp_path, archive, host, data
     assert (folder / "train_X.bin").stat().st_mtime_ns == before
 
     os.truncate(folder / "train_X.bin", 27648)
-    message = rf"train_X.bin has 27,648 .* {12 * 27648:,}.*remove it"
-    with pytest.raises(InputError, match=message):
-        stl10.fetch_stl10(archive, tmp_path, "train")
-    assert (folder / "train_X.bin").stat().st_size == 27648
+    stl10.fetch_stl10(archive, tmp_path, "train")
+    assert (folder / "train_X.bin").stat().st_size == 12 * 27648
 
 
 def test_an_archive_on_disk_is_only_read(tmp_path, archive, host, dataset):
@@ -537,13 +515,6 @@ def test_pixels_without_a_known_range_are_broken_by_name(tmp_path):
     assert all("known range" in reason for reason in chosen.skipped.values())
 
 
-def test_the_first_frame_of_an_animation_is_taken(tmp_path):
-    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-
-    assert (picture_folder.read_square(tmp_path / "x.gif", 8) == (255, 0, 0)).all()
-
-
 # From the command line
 
 
@@ -623,17 +594,8 @@ def test_stage_01_on_a_folder(stage01, pictures, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--strict"], "--strict goes with --dataset folder"),
-        (["--image-size", "9"], "--image-size goes with --dataset folder"),
-        (["--dataset", "photos", "--data-dir", "x"], "--data-dir goes with --dataset stl10"),
-        (["--dataset", "folder", "--images", "x", "--archive", "y"], "--archive goes with"),
-        (["--dataset", "folder"], "--images DIR"),
         (["--dataset", "folder", "--images", "nowhere"], "nowhere is not a folder"),
-        (["--dataset", "photos", "--n-images", "all"], "--n-images all"),
-        (["--split", "train", "--n-images", "5001"], "more than the 5000 images"),
-        (["--url", "http://x", "--archive", "y"], "not allowed with"),
         (["--archive", "nowhere.tgz"], "nowhere.tgz is not there"),
-        (["--url", "ftp://x"], "no http or https address"),
     ],
 )
 def test_stage_01_refuses_in_one_line(flags, message, stage01, tmp_path, monkeypatch):

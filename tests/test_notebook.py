@@ -104,12 +104,9 @@ def test_lid_and_recall_leave_rounding_of_the_self_match_out(with_queries):
     assert (measured["recall"] == 1).all()
 
 
-def test_curves_are_those_of_the_notebooks_loops(results, drive):
-    protocol = ("--protocol", "notebook", "--k-max", "40")
-    assert drive("03_exact_knn.py", *protocol, results=results)[0] == 0
-    assert drive("04_hnsw_search.py", "--runs", "faiss:50", results=results)[0] == 0
-    assert drive("05_metrics.py", results=results)[0] == 0
-    assert drive("06_plots.py", "--dpi", "40", results=results)[0] == 0
+def test_curves_are_those_of_the_notebooks_loops(results, stages, draw_only):
+    draw_only("overlap", "published")
+    stages("03 --protocol notebook --k-max 40", "04 --runs faiss:50", "05", "06 --dpi 40")
     assert (results / "06_published.png").exists()
 
     curves = pd.read_parquet(results / "05_curves.parquet")

@@ -13,7 +13,7 @@ import pytest
 
 import drift
 from tests.chain import snapshot
-from tests.conftest import ROOT
+from tests.conftest import ROOT, one_after_the_other
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,14 @@ def python(tmp_path_factory):
     (folder / "sitecustomize.py").write_text(BLOCK)
 
     def run(*args, missing, cwd=ROOT, path=ROOT):
-        places = os.pathsep.join(map(str, (folder, path)))
-        own = {"PYTHONPATH": places, "MISSING": missing, "MPLBACKEND": "agg"}
-        command, env = [sys.executable, *map(str, args)], os.environ | own
+        command, env = [sys.executable, *map(str, args)], os.environ | environment(missing, path)
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
+    def environment(missing, path=ROOT):
+        places = os.pathsep.join(map(str, (folder, path)))
+        return {"PYTHONPATH": places, "MISSING": missing, "MPLBACKEND": "agg"}
+
+    run.environment = environment
     return run
 
 
@@ -150,13 +153,13 @@ def is_one_line(done, script, package, file):
 def test_those_who_bring_vectors_need_their_packages_alone(python, tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32))
     results = tmp_path / "results"
-    for script, *flags in (
-        ("02_embed_resnet50.py", "--from-file", tmp_path / "x.npy"),
+    commands = [
+        ("02_embed_resnet50.py", "--from-file", str(tmp_path / "x.npy")),
         ("03_exact_knn.py", "--k-max", "20"),
         *((script,) for script in ("04_hnsw_search.py", "05_metrics.py", "06_plots.py")),
-    ):
-        done = python(script, *flags, "--results", results, missing=f"{OF_IMAGES} {OTHERS}")
-        assert (done.returncode, done.stderr) == (0, "")
+    ]
+    missing = python.environment(f"{OF_IMAGES} {OTHERS}")
+    one_after_the_other(commands, results, **missing)
     before = snapshot(results)
     assert "06_report.html" in before
     for script, package, *flags in (

@@ -174,7 +174,7 @@ def test_the_first_screen_is_the_finding_by_day_and_by_night(finished, visit, si
 def test_pointing_at_a_run_shows_its_intervals(finished, visit):
     opened = visit(finished / "06_report.html")
     chips = opened.locator(".legend li")
-    assert chips.all_inner_texts() == list(LABELS)
+    assert chips.all_inner_texts() == [*LABELS, "exact"]
     shown = "i => getComputedStyle(document.querySelector(`.band.run-${i}`)).visibility"
     before = [opened.evaluate(shown, i) for i in range(3)]
     assert sorted(before) == ["hidden", "hidden", "visible"]
@@ -215,8 +215,9 @@ def test_values_in_the_page_are_those_of_the_tables_and_so_are_those_of_its_file
     href = opened.locator("a[download='curves.csv']").get_attribute("href")
     table = pd.read_csv(io.StringIO(unquote(href.split(",", 1)[1]))).set_index(["run", "k"])
     for (run, metric, k), row in curves.iterrows():
-        for name, column in ((metric, "mean"), (f"{metric}_ci_high", "ci_high")):
-            if not np.isnan(row[column]):
+        for column in ("mean", "ci_low", "ci_high", "n", "groups_that_differ"):
+            name = metric if column == "mean" else f"{metric}_{column}"
+            if not np.isnan(row[column]) and row[column] != -1:
                 assert table[name][run, k] == pytest.approx(row[column], rel=1e-4)
 
 
@@ -240,7 +241,7 @@ def test_the_page_has_its_parts_in_order_and_tells_what_was_run(finished, visit)
     manifest = json.loads((finished / "05_metrics.json").read_text())
     machine = manifest["machine"]
     for words in (
-        *("300 embeddings of 1,280 dimensions", "dataset photos", "seed 0", "seconds", *RUNS),
+        *("200 embeddings of 1,280 dimensions", "dataset photos", "seed 0", "seconds", *RUNS),
         f"numpy {manifest['versions']['numpy']}",
         f"{machine['processor']}, {machine['threads']} threads",
         *itertools.chain.from_iterable(manifest["metrics"].items()),
@@ -258,7 +259,8 @@ def test_the_page_has_its_parts_in_order_and_tells_what_was_run(finished, visit)
 
 
 @needs_browser
-def test_a_page_of_many_runs_has_a_chip_for_each_series_and_a_frontier(tmp_path, visit):
+def test_a_page_of_many_runs_has_a_chip_for_each_series_and_a_frontier(tmp_path, visit, draw_only):
+    draw_only("overlap", "frontier", "lid")
     study, path = CASES["sweep"], tmp_path / "page.html"
     for manifest in study.manifests.values():
         manifest |= {"seconds": 1.0, "date": "2026", "versions": {}, "machine": {}}
@@ -266,7 +268,7 @@ def test_a_page_of_many_runs_has_a_chip_for_each_series_and_a_frontier(tmp_path,
     path.write_text(page.render(study, plots, None, {}))
     opened = visit(path, PHONE, color_scheme="dark")
     chips = opened.locator(".legend li")
-    assert {*chips.all_inner_texts()} == {*study.series, study.labels[FAISS_K]}
+    assert {*chips.all_inner_texts()} == {*study.series, study.labels[FAISS_K], "exact"}
     chips.first.focus()
     shown = "i => getComputedStyle(document.querySelector(`.band.run-${i}`)).visibility"
     indices = [study.styles[run].index for run in next(iter(study.series.values()))]
@@ -290,17 +292,9 @@ def test_the_page_can_be_printed(finished, visit):
 
 
 @needs_browser
-def test_the_gallery_frames_what_was_lost_and_formats_come_beside_the_png(results, drive, visit):
-    for script, *args in (
-        ("04_hnsw_search.py", "--runs", "faiss:3", "--replace"),
-        ("05_metrics.py",),
-        (
-            *("06_plots.py", "--gallery", 2, "--gallery-k", 30, "--format", "svg", "pdf"),
-            *("--dpi", 30, "--tolerance", 0.02, 0.125),
-        ),
-    ):
-        status, _, err = drive(script, *args, results=results)
-        assert status == 0, err
+def test_the_gallery_frames_what_was_lost_and_formats_come_beside_the_png(results, stages, visit):
+    stages("04 --runs faiss:3 --replace", "05")
+    stages("06 --gallery 2 --gallery-k 30 --format svg pdf --dpi 30 --tolerance 0.02 0.125")
     run = "04_hnsw/faiss_M32_efc200_ef3"
     manifest = json.loads((results / "06_figures.json").read_text())
     plots = {name.split(".")[0] for name in manifest["outputs"]} - {"06_report"}
@@ -358,6 +352,13 @@ def test_a_query_got_something_else_if_most_has_another_label_or_group(
     assert gallery.got_something_else(np.array([0]), *lists, known) == [differs]
 
 
+def test_what_another_query_got_is_no_neighbor_of_this_one():
+    known = pd.DataFrame({"label": [0, 0, 0, 1, 1, 0], "group": -1})
+    lists = np.array([[1, 2], [3, 4]]), np.array([[3, 4], [1, 2]])
+    differs = gallery.got_something_else(np.array([0, 5]), *lists, known)
+    assert differs.tolist() == [True, False]
+
+
 def test_distances_are_in_words():
     words = ["as far", "1.3 times as far", "twice as far", "", ""]
     assert [*map(gallery.times_as_far, (1.04, 1.3, 1.96, np.inf, np.nan))] == words
@@ -376,7 +377,7 @@ def test_without_images_the_gallery_is_left_out_and_other_times_are_drawn_anew(r
     assert "left out: images and gallery (01_images.npy is missing, or" in out
     html = (results / "06_report.html").read_text().replace("\u00a0", " ")
     assert "Left out: images and gallery, because 01_images.npy is missing, or" in html
-    assert '<p class="data">300 queries, 20' in html, "what a stage that is gone had to tell"
+    assert '<p class="data">200 queries, 20' in html, "what a stage that is gone had to tell"
     assert 'class="query"' not in html
     assert not (results / "06_images.png").exists()
     assert "up to date" in drive("06_plots.py", "--dpi", 30, results=results)[1]
@@ -394,27 +395,22 @@ def test_without_images_the_gallery_is_left_out_and_other_times_are_drawn_anew(r
 @pytest.mark.parametrize(
     ("data", "grid", "run"), [("any", (1, 10), "faiss:k"), ("copies", (10, 200), "hnswlib:2")]
 )
-def test_the_page_is_drawn_without_what_there_is_not(data, grid, run, tmp_path, drive):
+def test_the_page_is_drawn_without_what_there_is_not(data, grid, run, tmp_path, stages):
     # An LID takes three distances above 0: at k = 1, and among more than k copies, there is none.
     vectors = np.random.default_rng(0).normal(size=(300, 8)) + 1e5
     m = 4 if data == "any" else 32
     np.save(tmp_path / "x.npy", np.repeat(vectors[:5], 60, axis=0) if data == "copies" else vectors)
-    for script, *args in (
-        ("02_embed_resnet50.py", "--from-file", tmp_path / "x.npy"),
-        ("03_exact_knn.py", "--k-max", grid[-1]),
-        ("04_hnsw_search.py", "--runs", run, "--ef-construction", 8, "--m", m, "--k", *grid),
-        ("05_metrics.py",),
-        ("06_plots.py", "--dpi", 30),
-    ):
-        status, _, err = drive(script, *args, results=tmp_path / "results")
-        assert status == 0, err
-    html = (tmp_path / "results" / "06_report.html").read_text()
+    search = ["04", "--runs", run, "--ef-construction", 8, "--m", m, "--k", *grid]
+    stages(["02", "--from-file", tmp_path / "x.npy"], ["03", "--k-max", grid[-1]], search)
+    stages("05", "06 --dpi 30")
+    html = (stages.folder / "06_report.html").read_text()
     assert "Neighborhood overlap" in html
     assert not re.search(r"\bnan\b", html.split("</style>")[1].lower())
     assert "the fifth with the lowest LID" not in html
     # What stage 02 warned of is said here too, and to nobody where its maker works.
     assert "rounding to float32 moves" in html and "saved in x.npy" in html
-    assert str(tmp_path) not in html
+    where = f" --results {tmp_path / 'results'} "
+    assert str(tmp_path) not in html.replace(where, ""), "but in what is to be copied"
 
 
 def test_bad_arguments_are_one_line(finished, drive):

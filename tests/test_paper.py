@@ -120,22 +120,22 @@ def test_a_row_short_by_one_carries_the_missing_value_and_one_short_by_two_is_dr
     assert np.isinf(measured["lid_paper_ann"][0, 0])
 
 
-def test_curves_are_those_of_the_papers_loops(results, drive):
+def test_curves_are_those_of_the_papers_loops(results, drive, stages):
     x = np.load(results / "02_embeddings.npy")
-    assert drive("03_exact_knn.py", "--protocol", "paper", "--k-max", "40", results=results)[0] == 0
-    runs = ("faiss:5", "faiss:0.25k,ef_construction=40", "faiss:2k,ef_construction=40")
+    stages("03 --protocol paper --k-max 40")
+    runs = ("faiss:2", "faiss:0.25k,ef_construction=40", "faiss:2k,ef_construction=40")
     status, _, err = drive("04_hnsw_search.py", "--runs", *runs, results=results)
     assert status == 0
     assert err.count("FAISS prunes links from efConstruction = 2 M = 64 on") == 1
-    assert drive("05_metrics.py", results=results)[0] == 0
+    stages("05")
 
     curves = pd.read_parquet(results / "05_curves.parquet")
     ours = curves.pivot(index=["run", "k"], columns="metric", values="mean")
-    fraction = {"faiss_M32_efc200_ef5": None, "faiss_M32_efc40_ef0.25k": 0.25}
+    fraction = {"faiss_M32_efc200_ef2": None, "faiss_M32_efc40_ef0.25k": 0.25}
     fraction["faiss_M32_efc40_ef2k"] = 2
     assert set(curves["run"]) == set(fraction)
     for (run, k), row in ours.iterrows():
-        ef_search = 5 if fraction[run] is None else max(2, int(fraction[run] * k))
+        ef_search = 2 if fraction[run] is None else max(2, int(fraction[run] * k))
         lists = papers_lists(x, k, ef_search, ef_construction=40 if fraction[run] else 200)
         expected = loops(x, k, *lists).mean()
         np.testing.assert_allclose(

@@ -174,11 +174,11 @@ def test_another_process_can_search(url, tmp_path):
     [
         (1, 200, "50", 9, "M from 2 to 100, not 1"),
         (101, 300, "50", 9, "M from 2 to 100, not 101"),
-        (32, 63, "50", 9, "efConstruction from 64, twice M, to 1000, not 63"),
+        (32, 63, "50", 9, "efConstruction from 64 to 1000, not 63"),
         (2, 3, "50", 9, "efConstruction from 4"),
         (32, 1001, "50", 9, "to 1000, not 1001"),
         (32, 200, "1001", 9, "efSearch from 1 to 1000, not 1001"),
-        (32, 200, "4k", 9, "efSearch from 1 to 1000, not 1004: iterative_scan=strict_order goes"),
+        (32, 200, "4k", 9, "efSearch from 1 to 1000, not 1004"),
         (32, 200, "50", 4001, "up to 4000 dimensions, and the vectors have 4001"),
     ],
 )
@@ -267,7 +267,7 @@ def many(tmp_path_factory):
     folder = tmp_path_factory.mktemp("many")
     np.save(folder / "x.npy", normal(20_000, 64))
     shell("02_embed_resnet50.py", "--from-file", folder / "x.npy", results=folder / "results")
-    shell("03_exact_knn.py", "--k-max", "10", "--queries", "5000", results=folder / "results")
+    shell("03_exact_knn.py", "--k-max", "10", "--queries", "500", results=folder / "results")
     return folder / "results"
 
 
@@ -275,7 +275,6 @@ def many(tmp_path_factory):
     ("moment", "by"),
     [
         ("it builds in a server", signal.SIGINT),
-        ("it builds in a server", signal.SIGHUP),
         ("it searches in its own", signal.SIGTERM),
     ],
 )

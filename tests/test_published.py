@@ -139,18 +139,10 @@ def test_claims_are_answered_from_the_curves():
     assert none in findings(smooth)[0], "without a jump none is claimed"
 
 
-def test_figures_and_claims_are_on_the_page(results, drive):
-    for script, *args in (
-        ("03_exact_knn.py", "--protocol", "paper", "--k-max", 40),
-        (
-            *("04_hnsw_search.py", "--replace", "--runs"),
-            *("faiss:25", "faiss:50", "faiss:k,ef_construction=400"),
-        ),
-        ("05_metrics.py",),
-        ("06_plots.py", "--dpi", 30),
-    ):
-        status, _, err = drive(script, *args, results=results)
-        assert status == 0, err
+def test_figures_and_claims_are_on_the_page(results, stages, draw_only):
+    draw_only("overlap", "published")
+    runs = "faiss:25 faiss:50 faiss:k,ef_construction=400"
+    stages("03 --protocol paper --k-max 40", f"04 --replace --runs {runs}", "05", "06 --dpi 30")
     for name in experiments.EXPERIMENTS:
         assert (results / f"06_published_{name}.png").exists()
     html = (results / "06_report.html").read_text()

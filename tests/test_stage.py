@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drift.pipeline import code
 from drift.pipeline import stage as stages
+from drift.pipeline.environment import code_hash
 from drift.pipeline.manifests import PARTIAL
 from drift.pipeline.results import ArtifactError, Results, load_array
 from drift.pipeline.stage import Stage, finish_commits
@@ -100,15 +100,15 @@ def test_code_is_a_script_and_what_it_imports():
     concerned = {
         path
         for path in sources
-        if code.code_hash("03_exact_knn.py", sources)
-        != code.code_hash("03_exact_knn.py", sources | {path: sources[path] + b"# edited"})
+        if code_hash("03_exact_knn.py", sources)
+        != code_hash("03_exact_knn.py", sources | {path: sources[path] + b"# edited"})
     }
     assert concerned == set(texts) - {"drift/metrics.py", "05_metrics.py"}
     # Where the package is installed there are no scripts, and all of it counts.
     installed = {path: sources[path] for path in sources if path.startswith("drift/")}
     other = installed | {"drift/metrics.py": b""}
-    assert code.code_hash("03_exact_knn.py", installed) == code.code_hash(None, sources)
-    assert code.code_hash("03_exact_knn.py", installed) != code.code_hash(None, other)
+    assert code_hash("03_exact_knn.py", installed) == code_hash(None, sources)
+    assert code_hash("03_exact_knn.py", installed) != code_hash(None, other)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,7 @@ def test_code_is_a_script_and_what_it_imports():
 def test_imports_are_noticed_in_every_form(line, is_import):
     sources = {"drift/__init__.py": b"", "drift/a.py": line.encode(), "drift/exact.py": b"1"}
     other = sources | {"drift/exact.py": b"2"}
-    assert (
-        code.code_hash("drift/a.py", sources) != code.code_hash("drift/a.py", other)
-    ) == is_import
+    assert (code_hash("drift/a.py", sources) != code_hash("drift/a.py", other)) == is_import
 
 
 # Resuming

@@ -33,15 +33,9 @@ def results(small, tmp_path):
 
 
 @pytest.fixture
-def call(results, drive):
+def call(results, stages):
     """Run stage 04 well, and give what it prints; or with `fails`, the one line of its error."""
-
-    def call(*flags, fails=False):
-        status, out, err = drive(SCRIPT, *flags, results=results)
-        assert (status == 2 and err.count("\n") == 1) if fails else status == 0, err
-        return err if fails else out
-
-    return call
+    return lambda *flags, fails=False: stages(["04", *flags], fails=fails)
 
 
 @pytest.fixture
@@ -183,10 +177,6 @@ def test_a_saved_index_gives_the_same_lists_by_any_number_of_threads(text, resul
     ("flags", "message"),
     [
         ("--k 61", "--k-max 61 first"),
-        ("--ef 50", "write --runs faiss:50"),
-        ("--seed 0 --seeds 1", "--seeds is in place of --seed"),
-        ("--postgres postgresql://localhost/x", "--postgres is for runs of pgvector"),
-        ("--runs HNSW32,Flat HNSW32_Flat", "would have the name HNSW32_Flat"),
         ("--runs fiass:50", "is no run"),
         ("--runs IVF8,Flat:nprobe=0", "1 or more"),
         ("--runs IVF500,Flat:nprobe=3", "no index IVF500,Flat on 400 x 16 vectors"),
@@ -257,7 +247,6 @@ def test_a_grid_is_added_to_that_of_a_run(results, call, drive, searched):
         assert grid_of(results, name) == [1, 5, 10, 20, 30]
         assert {int(k) for k in recorded["queries_per_second"]} == {1, 5, 10, 20, 30}
         assert recorded["search_seconds"]["10"] == first[name]["search_seconds"]["10"]
-        assert recorded["search_seconds_in_all"] > first[name]["search_seconds_in_all"]
         assert recorded["outputs"].items() > first[name]["outputs"].items()
     assert len(manifest(results, names[3])["halves"]) == 5
     assert call(*flags).count("up to date") == 4
@@ -270,18 +259,18 @@ def test_a_grid_is_added_to_that_of_a_run(results, call, drive, searched):
 
 def test_a_grid_is_not_added_to_lists_of_another_graph(results, call, drive, searched, monkeypatch):
     flags, run = ("--m", "4", "--runs", "faiss:5", "--build-threads", "2"), "faiss_M4_efc200_ef5"
-    anew = f"{run}: all of k = 10, 20, 30 is searched anew, since what there is "
+    anew = f"{run}: all of k = 10, 20, 30 is searched anew: "
     call(*flags, "--k", "10", "20")
-    assert f"{anew}is of a graph that cannot be built as it was" in call(*flags, "--k", "30")
+    assert anew in call(*flags, "--k", "30")
     assert grid_of(results, run) == [10, 20, 30]
     call(*flags, "--save-index", "--replace-k", "--k", "10", "20")
     searched.clear()
     assert "anew" not in call(*flags, "--k", "30") and searched == [30], "in the saved graph"
-    for what, reason in (("code_hash", "by other code"), ("package_versions", "with other pack")):
+    for what in ("code_hash", "package_versions"):
         call(*flags[:4], "--replace-k", "--k", "10", "20")
         with monkeypatch.context() as patch:
             patch.setattr(grids, what, lambda *_: "other")
-            assert f"{anew}was made {reason}" in call(*flags[:4], "--k", "30")
+            assert anew in call(*flags[:4], "--k", "30")
     # Lists of other queries are nothing to add to.
     assert drive("03_exact_knn.py", "--k-max", "60", "--queries", "100", results=results)[0] == 0
     call(*flags[:4], "--k", "15")
@@ -292,7 +281,7 @@ def test_a_grid_is_not_added_to_lists_of_another_graph(results, call, drive, sea
     ("text", "beside"), [("faiss:k", "faiss:5"), ("IVF8,Flat", "IVF8,Flat:nprobe=2")]
 )
 def test_an_interrupted_run_resumes_with_its_index_and_counts_the_same(
-    text, beside, results, call, drive, no_build, monkeypatch
+    text, beside, results, call, drive, no_build
 ):
     flags, run = ("--m", "4", "--k", "10", "30", "60"), parse_run(text, 4)
     call(*flags, "--runs", text, beside)
@@ -306,14 +295,6 @@ def test_an_interrupted_run_resumes_with_its_index_and_counts_the_same(
     call(*flags, "--runs", text)
     assert lists(results, run.name) == whole
     assert manifest(results, run.name).get(COUNTED) == counts
-    # An index that nobody waits for is discarded.
-    flags = (*flags, "--runs", beside)
-    with interrupted(1):
-        monkeypatch.undo()
-        assert drive(SCRIPT, *flags, "--save-index", results=results)[0] == 130
-    assert (results / ".partial").exists()
-    call(*flags)
-    assert not (results / ".partial").exists()
 
 
 class SlowAtFirst:
@@ -361,13 +342,6 @@ def test_no_search_that_is_timed_is_the_first(small, monkeypatch):
         assert each.index.searches == [(100, 11), (N, 11), (N, 21)]
     notes = task.notes({block: cost._asdict() for block, cost in costs.items()})
     assert notes["queries_per_second"] == {10: N, 20: N}
-    assert notes["search_seconds_in_all"] == 2
-
-
-def test_what_faiss_does_not_prune_is_said_once(results, drive):
-    flags = ("--k", "10", "--ef-construction", "40", "--runs", "faiss:5", "faiss:9", "hnswlib:5")
-    status, _, err = drive(SCRIPT, *flags, results=results)
-    assert (status, err.count("\n"), err.count("2 M = 64 on")) == (0, 1, 1)
 
 
 def test_runs_by_factory_strings(results, call):

@@ -18,7 +18,6 @@ import pytest
 from drift import by_use
 from drift.pipeline.children import call_in_children
 from drift.report import by_use as shown
-from drift.report import figures
 from drift.stages import clusters
 from tests.conftest import ROOT, contents, run
 from tests.test_by_use import right
@@ -134,21 +133,18 @@ def partitioned(monkeypatch):
     return counts
 
 
-def test_one_more_run_is_measured_alone_and_one_less_is_removed(copy, drive, partitioned):
+def test_one_more_run_is_measured_alone_and_one_less_is_removed(copy, stages, partitioned):
     before, written, uses = parts(copy), stamps(copy), of_use(copy)
-    drive("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, results=copy)
-    assert drive("05_metrics.py", results=copy)[0] == 0
+    stages(f"04 --runs faiss:5 --k {K}", "05")
     assert set(parts(copy)) == {*before, "faiss_M32_efc200_ef5"}
     assert written.items() <= stamps(copy).items()
     together = contents(copy, ".parquet")
     shutil.rmtree(copy / "04_hnsw/faiss_M32_efc200_ef5")
-    assert drive("05_metrics.py", results=copy)[0] == 0
+    stages("05")
     assert parts(copy) == before and of_use(copy).equals(uses)
     # Only lists that are new are partitioned, unless all are asked for or the stored are damaged.
-    drive("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, results=copy)
     (copy / "05_clusters.parquet").write_bytes(b"")
-    assert drive("05_metrics.py", results=copy)[0] == 0
-    assert drive("05_metrics.py", "--force", results=copy)[0] == 0
+    stages(f"04 --runs faiss:5 --k {K}", "05", "05 --force")
     assert partitioned == [1, 0, 5, 5]
     assert contents(copy, ".parquet") == together
     table = pd.read_parquet(copy / "05_clusters.parquet").query("run == 'halves'")
@@ -159,14 +155,12 @@ def test_one_more_run_is_measured_alone_and_one_less_is_removed(copy, drive, par
         np.testing.assert_array_equal(table[f"cluster_{i}"], one)
 
 
-def test_lists_are_measured_anew_and_as_far_as_the_exact_ones_go(copy, drive):
+def test_lists_are_measured_anew_and_as_far_as_the_exact_ones_go(copy, stages, draw_only):
+    draw_only("overlap")
     before = stamps(copy)
-    drive("03_exact_knn.py", "--k-max", K + 5, results=copy)
-    assert drive("05_metrics.py", results=copy)[0] == 0
+    stages(f"03 --k-max {K + 5}", "05")
     assert all(stamp > before[path] for path, stamp in stamps(copy).items())
-    assert drive("03_exact_knn.py", "--k-max", 15, results=copy)[0] == 0
-    status, out, _ = drive("05_metrics.py", results=copy)
-    assert status == 0
+    out = stages("03 --k-max 15", "05")
     assert "left out: short beyond k = 15 (the exact lists end there)\n" in out
     for name in ("halves", "whole"):
         reason = "searched from k = 20 on, and the exact lists end at 15: "
@@ -181,15 +175,7 @@ def test_lists_are_measured_anew_and_as_far_as_the_exact_ones_go(copy, drive):
     numbers = ("difference", "ci_low", "ci_high", "p", "p_adjusted")
     numbers = dict.fromkeys(numbers, "float64")
     assert columns == keys | {"graphs": "int32"} | numbers | {"different": "bool"}
-    assert drive("06_plots.py", "--dpi", 30, results=copy)[0] == 0
-
-
-def test_without_any_run_it_says_why(copy, drive):
-    assert drive("03_exact_knn.py", "--k-max", 5, results=copy)[0] == 0
-    status, _, err = drive("05_metrics.py", results=copy)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "whole: searched from k = 20 on" in err
-    assert "run 03_exact_knn.py --k-max 10 or more" in err
+    stages("06 --dpi 30")
 
 
 def test_a_part_made_by_other_code_is_measured_again(copy, drive, monkeypatch):
@@ -292,22 +278,27 @@ def test_the_table_holds_what_plain_loops_find(measured):
     assert ari["whole"] > ari["halves"]
 
 
-def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, drive):
-    written = stamps(copy)
+def test_the_k_can_be_chosen_and_measures_nothing_anew(copy, stages):
+    written, exact = stamps(copy), np.load(copy / "03_exact_indices.npy")
+    same = {k: [by_use.leiden_partitions(exact[:, :k])] * 2 for k in (10, K)}
+    uses = {k: by_use.estimate_clusters(*both) for k, both in same.items()}
+    yardsticks = {k: of_k["clusters", "ari_yardstick"].value for k, of_k in uses.items()}
+    assert yardsticks[10] != yardsticks[K]
     for flags, is_current in (((), True), ((10,), False), ((10,), True), ((), False)):
-        flags = ("--k-of-interest", *flags) if flags else ()
-        status, out, _ = drive("05_metrics.py", *flags, results=copy)
-        assert (status, "05_metrics: up to date" in out) == (0, is_current)
-        assert f"by use, k = {10 if flags else K}\n" in out
-        assert ("Not searched at k = 10: `halves` and `whole`." in flat(out)) == bool(flags)
+        out = stages(["05", "--k-of-interest", *flags] if flags else "05")
+        assert ("05_metrics: up to date" in out) is is_current
+        assert f"by use, k = {10 if flags else K}:" in out
+        assert ("Not measured at k = 10: `halves` (keeps " in flat(out)) == bool(flags)
         runs = ["short"] if flags else sorted(LISTS)
         assert list(of_use(copy).index.unique("run")) == runs
+        yardstick = of_use(copy)["value"][runs[0], "ari_yardstick"]
+        assert yardstick == yardsticks[10 if flags else K]
     assert stamps(copy) == written
 
 
-def test_the_seed_is_of_the_clusters_alone(measured, copy, drive):
+def test_the_seed_is_of_the_clusters_alone(measured, copy, stages):
     before = {path.name: path.read_bytes() for path in copy.glob("05_*.parquet")}
-    assert drive("05_metrics.py", "--seed", 7, results=copy)[0] == 0
+    stages("05 --seed 7")
     table, others = of_use(copy), {"05_by_use.parquet", "05_clusters.parquet"}
     exact = by_use.leiden_partitions(np.load(copy / "03_exact_indices.npy"), seed=7)
     ann = by_use.leiden_partitions(np.load(measured.parent / "halves.npy"), seed=7)
@@ -317,16 +308,8 @@ def test_the_seed_is_of_the_clusters_alone(measured, copy, drive):
         assert path.name in others or path.read_bytes() == before[path.name]
 
 
-def test_a_k_that_no_run_has_is_refused_with_the_grid(copy, drive):
-    before = (copy / "05_metrics.json").read_bytes()
-    status, _, err = drive("05_metrics.py", "--k-of-interest", 15, results=copy)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "--k-of-interest 15 was searched by no run, but 10, 20" in err
-    assert (copy / "05_metrics.json").read_bytes() == before
-
-
 @pytest.mark.parametrize("case", ["all", "some", "outside", "without igraph", "too many edges"])
-def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkeypatch):
+def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, stages, monkeypatch):
     path = copy.parent / "queries.npy"
     np.save(path, np.load(copy / "02_embeddings.npy") + np.float32(0.01))
     chosen = {"some": 100, "outside": path}.get(case, "all")
@@ -337,13 +320,8 @@ def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkey
     if case in code:  # in the place of igraph
         (copy.parent / "igraph.py").write_text(code[case])
         monkeypatch.syspath_prepend(copy.parent)
-    for script, *args in (
-        ("03_exact_knn.py", "--k-max", K, "--queries", chosen),
-        ("04_hnsw_search.py", "--runs", "faiss:5", "--k", K, "--replace"),
-        ("05_metrics.py",),
-    ):
-        status, out, err = drive(script, *args, results=copy)
-        assert status == 0, err
+    search = f"04 --runs faiss:5 --k {K} --replace"
+    out = stages(["03", "--k-max", K, "--queries", chosen], search, "05")
     table = of_use(copy)
     (name,) = table.index.unique("run")
     assert ("ari" in table.loc[name].index) == (case == "all")
@@ -364,26 +342,20 @@ def test_what_there_is_no_use_for_is_left_out_and_said(case, copy, drive, monkey
         assert table["value"][name, "accuracy_ann"] == pytest.approx(np.nanmean(expected))
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_process_that_partitions_ends_with_the_script(by, copy):
-    begun, before = copy.parent / "begun", contents(copy, ".parquet")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_a_process_that_partitions_ends_with_the_script(by, copy, drive):
+    begun, before, uses = copy.parent / "begun", contents(copy, ".parquet"), of_use(copy)
     code = f"import os\nopen({str(begun)!r}, 'w').write(f'{{os.getpid()}}')\n"
     (copy.parent / "igraph.py").write_text(code + "import time\ntime.sleep(60)\n")
-    command = [
-        sys.executable,
-        ROOT / "05_metrics.py",
-        "--force",
-        "--threads",
-        "1",
-        "--results",
-        copy,
-    ]
+    flags = ("--force", "--threads", "1", "--results", copy)
     environment = os.environ | {"PYTHONPATH": str(copy.parent)}
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, ROOT / "05_metrics.py", *flags]
     script = subprocess.Popen(command, env=environment, text=True, **pipes)
     while not begun.exists() or not (child := begun.read_text()):
         assert script.poll() is None
         time.sleep(0.02)
+    assert os.getpgid(int(child)) != os.getpgid(script.pid)  # Ctrl-C reaches the script alone
     # Who is out of memory is the child.
     os.kill(int(child) if by == signal.SIGKILL else script.pid, by)
     out, err = script.communicate(timeout=60)
@@ -392,21 +364,15 @@ def test_a_process_that_partitions_ends_with_the_script(by, copy):
     if by == signal.SIGKILL:
         assert (script.returncode, err) == (0, "")
         assert "No clusters: a process that this one had started ended by signal 9" in flat(out)
+        # What failed for want of memory is no result: the same command tries again.
+        again = drive("05_metrics.py", results=copy)[1]
+        assert "clusters failed the last time, is made again" in again
+        assert of_use(copy).equals(uses)
+        assert "05_metrics: up to date" in drive("05_metrics.py", results=copy)[1]
     else:
         line = "05_metrics.py: interrupted; the same command resumes\n"
         assert (script.returncode, err) == (128 + by, line)
         assert contents(copy, ".parquet").items() >= before.items()
-
-
-def test_the_page_has_it_below_the_verdict(copy, drive, monkeypatch):
-    monkeypatch.setattr(figures, "possible_figures", lambda *_: (["overlap"], {}))
-    status, _, err = drive("06_plots.py", "--gallery", 0, "--dpi", 30, results=copy)
-    assert status == 0, err
-    page = flat((copy / "06_report.html").read_text())
-    places = [
-        page.index(part) for part in ("<h2>Why", "by use</h2>", f"By use, k = {K}, with 95 %")
-    ]
-    assert places == sorted(places)
 
 
 def test_badly_served_means_the_same_everywhere():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def test_help_is_the_docstring_and_every_default(drive, tmp_path):
         assert "results folder (default: results)" in out
 
 
-def test_what_comes_after_embedding_never_imports_anything_slow(results):
+def test_what_comes_after_embedding_never_imports_anything_slow(small, tmp_path):
+    results = shutil.copytree(small, tmp_path / "results")
     for script, *args in PIPELINE[2:5]:
         modules, out = imported(script, *args, "--results", results, "--force")
         assert "up to date" not in out

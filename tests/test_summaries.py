@@ -251,6 +251,18 @@ def test_safe_k_asks_for_the_interval_that_the_curves_have():
     assert set(limits(run, [10, 20], groups * 0)["safe_k"]) == {0}, "one group"
 
 
+def test_an_lid_that_may_be_right_may_never_cross():
+    run = run_of([1.0, 1.0])
+    run["lid_ann"][1] = np.where(np.arange(40) % 2, 20 * 1.025, 20 * 0.985)
+    low, high = (
+        tables({"run": run}, [10, 20], np.arange(40) % 2)[0]
+        .query("metric == 'lid_error' and k == 20")[["ci_low", "ci_high"]]
+        .iloc[0]
+    )
+    assert low < -0.1 and high > 0.1
+    assert limits(run, [10, 20], np.arange(40) % 2)["crossing_high"].isna().all()
+
+
 @pytest.mark.parametrize(("missing", "expected"), [(10, 20), (11, 10), (990, 10)])
 def test_lid_of_few_queries_is_not_safe(missing, expected):
     run = run_of([1.0, 1.0], n_queries=1000)

@@ -1,5 +1,6 @@
 """Embeddings made elsewhere: which are taken, what rounding does to them, and their origin."""
 
+import itertools
 import pickle
 
 import faiss
@@ -27,26 +28,9 @@ def given():
     return np.random.default_rng(4).standard_normal((50, 6))
 
 
-@pytest.mark.parametrize("dtype", ["<f8", "<f4", "<f2", ">f4", "longdouble"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_embeddings_of_any_float_are_taken(dtype, order, given, tmp_path):
-    array = np.asarray(given, dtype=dtype, order=order)
-    np.save(tmp_path / "given.npy", array)
-    opened = load_array(tmp_path / "given.npy")
-    check_embeddings(opened)
-    assert isinstance(opened, np.memmap)
-    np.testing.assert_array_equal(opened, array)
-
-
-def save_half(path):
-    np.save(path, np.ones((1000, 100)))
-    path.write_bytes(path.read_bytes()[:1000])
-
-
 NOT_ARRAYS = [
     lambda path: np.save(path, np.array([["a", None]], dtype=object), allow_pickle=True),
     lambda path: path.write_bytes(pickle.dumps(Malicious(path.with_name("ran")))),
-    save_half,
     lambda path: path.write_bytes(b""),
     lambda path: path.write_text("1,2,3\n4,5,6\n"),
 ]
@@ -69,7 +53,7 @@ def test_file_that_holds_no_array_is_refused(write, tmp_path):
         (np.float32(3), r"shape \(\)"),
         (np.ones((0, 6)), r"shape \(0, 6\)"),
         (np.ones((6, 0)), r"shape \(6, 0\)"),
-        (np.ones((6, 2), np.int64), "int64"),
+        (np.ones((6, 2), np.int64), r"int64 of shape \(6, 2\): save them .astype"),
         (np.ones((6, 2), np.complex64), "complex64"),
         (np.array([["a"]]), "<U1"),
     ],
@@ -89,9 +73,13 @@ def test_values_that_no_embedding_has_are_refused(value, message, given):
         check_embeddings(given)
 
 
-@pytest.mark.parametrize("dtype", ["<f8", "<f4", ">f4"])
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("rows", [1, 50, 5000])  # the last ones are more than one block
+@pytest.mark.parametrize(
+    ("dtype", "order", "rows"),
+    [
+        *itertools.product(("<f8", "<f4", ">f4"), "CF", (1, 50)),
+        ("<f4", "F", 5000),  # more than one block
+    ],
+)
 def test_centered_vectors_are_rounded_once(dtype, order, rows):
     given = 100 + np.random.default_rng(0).standard_normal((rows, 2000 if rows == 5000 else 6))
     given = np.asarray(given, dtype=dtype, order=order)
@@ -130,13 +118,8 @@ def test_norms_pair_distances_and_smallest_values_of_any_float(dtype, given):
     assert smallest_value(given) == np.abs(exact).min()
 
 
-def test_the_smallest_value_is_not_zero():
-    assert smallest_value(np.array([[0, -3e-42], [5, 0]], np.float32)) == np.float32(3e-42)
-    assert smallest_value(np.zeros((3, 2), np.float32)) == np.inf
-
-
-@pytest.mark.parametrize("offset", [0, 1, 30])
-@pytest.mark.parametrize("d", [8, 500, 2048])
+@pytest.mark.parametrize("offset", [0, 30])
+@pytest.mark.parametrize("d", [8, 1000])
 def test_noise_of_the_expanded_form_is_what_it_is_said_to_be(d, offset):
     rng = np.random.default_rng(0)
     x = (offset + rng.normal(size=(400, d))).astype(np.float32)

@@ -6,9 +6,12 @@ size that gives what the file holds, by name (`drift.formats.opening.Held`); to 
 `READERS`.
 """
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,10 +22,9 @@ import pyarrow.compute as pc
 from drift import InputError
 from drift.formats import arrays, hdf5, tables
 from drift.formats.opening import (
+    AS_MATRIX,
     Contents,
     Held,
-    check_matrix,
-    conversion,
     file_size,
     in_memory,
     is_number,
@@ -44,12 +46,6 @@ READERS = {
     **dict.fromkeys((".jsonl", ".ndjson"), tables.read_json_lines),
 }
 SUFFIXES = tuple(READERS)
-# What makes a file that is read of one that is not.
-OTHERS = {
-    ".pkl": "numpy.save(TO, numpy.array(pickle.load(open(FILE, 'rb')), 'float32'))",
-    ".feather": "pandas.read_feather(FILE).to_parquet(FILE + '.parquet')",
-    ".gz": "open(FILE[:-3], 'wb').write(gzip.open(FILE).read())",
-}
 NAMES = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 # Matrices of these names are taken before others.
 USUAL = ("emb", "")
@@ -73,10 +69,16 @@ def contents_of(path: Path) -> Contents:
     """What a file holds, by name; InputError for one that is not whole, or of no known format."""
     size, suffix = file_size(path), arrays.suffix_of(path)
     if suffix in READERS:
-        return READERS[suffix](path, size)
-    line = conversion(path, OTHERS[suffix]) if suffix in OTHERS else ""
+        found = _parsed(path, functools.partial(READERS[suffix], path, size))
+        reads = {name: functools.partial(_parsed, path, held.read) for name, held in found.items()}
+        return {name: held._replace(read=reads[name]) for name, held in found.items()}
     known = ", ".join(SUFFIXES)
-    raise InputError(f"{path} is of no known format: name a file {known}{line}")
+    raise InputError(f"{path} is of no known format: name a file {known}; or {AS_MATRIX}")
+
+
+def _parsed(path: Path, read: Callable[[], Any]) -> Any:
+    with parsing(path):
+        return read()
 
 
 def matrix_of(
@@ -86,28 +88,27 @@ def matrix_of(
     matrices = [name for name, held in contents.items() if held.is_matrix]
     if path.suffix.lower() == ".h5ad":
         matrices = [name for name in matrices if name.startswith("obsm/")]
-    if column is not None:
-        # Of a path its last part will do.
-        choice = [name for name in contents if column in (name, name.rpartition("/")[2])]
-        if len(choice) != 1 and column not in contents:
-            has = "one matrix, which has no name" if list(contents) == [""] else quoted(contents)
-            raise InputError(f"{path} has no {column!r}: it has {has}")
-    else:
-        choice = [name for name in (part, *USUAL) if name in matrices] or matrices
-        if len(choice) > 1 and choice == matrices:
-            raise InputError(f"{path} has several matrices, {quoted(choice)}: say which, --column")
-        # What could be meant, so that it says what it is.
-        choice += [name for name in contents if name.lower() not in tables.NO_DIMENSIONS]
-    name = column if column in contents else choice[0] if choice else None
-    if name is None:
-        raise InputError(f"{path} has no matrix of numbers: it has {quoted(contents)}")
-    held = contents[name]
-    if held.is_column and held.is_matrix:
-        with parsing(path, path.suffix):
-            what = f"{path}, column {name!r},"
-            held = in_memory(tables.vectors_of(what, held, file_size(path)))
-    check_matrix(path, name, held)
-    return held
+    if column is None:
+        choice = [name for name in (part, *USUAL) if name in matrices][:1] or matrices
+    else:  # of a path its last part will do
+        choice = [name for name in contents if name == column]
+        choice = choice or [name for name in contents if name.rpartition("/")[2] == column]
+    held = contents[choice[0]] if len(choice) == 1 else None
+    if held and held.is_column and held.is_matrix:
+        with parsing(path):
+            held = in_memory(tables.vectors_of(held, file_size(path)))
+    if held and held.is_matrix and min(held.shape) > 0:
+        return held
+    if len(choice) > 1:
+        raise InputError(f"{path} has several matrices, {quoted(choice)}: say which, --column")
+    called = "" if column is None else f" called {column!r}"
+    there = "; ".join(
+        f"{quoted([name])}, {str(held.dtype)[:80]} of shape {str(held.shape)[:80]}"
+        for name, held in itertools.islice(contents.items(), 10)
+    )
+    is_empty = contents and all(0 in held.shape for held in contents.values())
+    advice = "write one row at the least" if is_empty else AS_MATRIX
+    raise InputError(f"{path} has no rows of numbers{called}: it has {there}: {advice}")
 
 
 def read_matrix(path: Path, part: str = "train", column: str | None = None) -> np.ndarray:
@@ -177,7 +178,7 @@ def names_in_file(path: Path, rows: int) -> np.ndarray:
     """Names of some rows: lines of text, or the column "id", else the first, of another file."""
     if path.suffix.lower() == ".txt":
         file_size(path)
-        with parsing(path, "text"):
+        with parsing(path):
             column = pa.array(path.read_text().splitlines())
     else:
         contents = contents_of(path)
@@ -221,7 +222,7 @@ def declared_distance(path: Path) -> str | None:
     file_size(path)
     if READERS.get(path.suffix.lower()) != hdf5.read_hdf5:
         return None
-    with parsing(path, "HDF5"), h5py.File(path) as file:
+    with parsing(path), h5py.File(path) as file:
         (word,) = np.ravel(file.attrs.get("distance", [None])).tolist()
     if word is None:
         return None

@@ -17,8 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from drift import InputError
-from drift.formats.opening import LARGEST_RATIO, Contents, Held, in_memory, mapped, parsing
+from drift.formats.opening import LARGEST_RATIO, Contents, Held, in_memory, mapped
 
 # Each row is its dimension, an int32, and then its values.
 ROWS_WITH_DIMENSIONS = {".fvecs": "<f4", ".bvecs": "u1", ".ivecs": "<i4"}
@@ -37,7 +36,7 @@ def _npy(path: Path, file: BinaryIO, start: int, end: int) -> Held:
     """The array between two places of a file, of which `file` gives the header."""
     # A header may say that it is of 4 GB: only so much of it can be read.
     header = io.BytesIO(file.read(1 << 16))
-    with parsing(path, ".npy"), warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings(action="ignore"):
         newer = npy.read_array_header_2_0
         readers = {(1, 0): npy.read_array_header_1_0, (2, 0): newer, (3, 0): newer}
         shape, fortran, dtype = readers[npy.read_magic(header)](header)
@@ -47,7 +46,7 @@ def _npy(path: Path, file: BinaryIO, start: int, end: int) -> Held:
 def read_npz(path: Path, size: int) -> Contents:
     """Arrays by their names; those that are deflated are read, once they are wanted."""
     contents = {}
-    with parsing(path, ".npz"), zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+    with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
         for record in archive.infolist():
             raw.seek(record.header_offset + 26)
             start = raw.tell() + 4 + sum(struct.unpack("<HH", raw.read(4)))
@@ -62,8 +61,8 @@ def read_npz(path: Path, size: int) -> Contents:
 
 def _inflate(path: Path, record: zipfile.ZipInfo, held: Held, most: int) -> np.ndarray:
     if max(record.file_size, math.prod(held.shape) * held.dtype.itemsize) > most:
-        raise InputError(f"{path}, {record.filename!r}, claims more values than the file holds")
-    with parsing(path, ".npz"), zipfile.ZipFile(path) as archive, archive.open(record) as file:
+        raise ValueError(f"{record.filename!r} claims more values than the file holds")
+    with zipfile.ZipFile(path) as archive, archive.open(record) as file:
         return npy.read_array(file, allow_pickle=False)
 
 
@@ -73,20 +72,14 @@ def read_rows_with_dimensions(path: Path, size: int) -> Contents:
     row_bytes = 4 + d * dtype.itemsize
     n, rest = divmod(size, row_bytes) if d > 0 else (0, 0)
     if n == 0:
-        raise InputError(
-            f"{path} has {size} bytes and begins with a row of dimension {d}: it is cut short, or "
-            f"no {path.suffix} file; write or copy it again"
-        )
+        raise ValueError(f"{size} bytes that begin with a row of dimension {d}")
 
     @functools.cache
     def check() -> None:
         dimensions = np.memmap(path, np.uint8, "r", 0, (n, row_bytes))[:, :4].view("<i4")[:, 0]
         others = [*np.flatnonzero(dimensions != d)[:1], *([n] if rest else [])]
         if others:
-            raise InputError(
-                f"{path} is damaged, cut short or of several dimensions: row {others[0]} is not of "
-                f"the {d} of row 0; write or copy it again"
-            )
+            raise ValueError(f"row {others[0]} is not of the {d} of row 0, or is cut short")
 
     def read() -> np.ndarray:
         check()
@@ -98,7 +91,7 @@ def read_rows_with_dimensions(path: Path, size: int) -> Contents:
 def read_header_and_values(path: Path, size: int) -> Contents:
     """A matrix; of ids that are followed by as many distances, as big-ann has them, both."""
     if size < 8:
-        raise InputError(f"{path} is cut short within its header: write or copy it again")
+        raise ValueError("it is cut short within its header")
     dtype = np.dtype(HEADER_AND_VALUES[suffix_of(path)])
     n, d = shape = tuple(np.fromfile(path, "<u4", 2).tolist())
     middle = 8 + n * d * 4
@@ -116,7 +109,7 @@ def suffix_of(path: Path) -> str:
 def read_safetensors(path: Path, size: int) -> Contents:
     """Tensors by their names, which a header of JSON places behind itself."""
     contents = {}
-    with parsing(path, "safetensors"), path.open("rb") as file:
+    with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(length, size)))
         header.pop("__metadata__", None)
@@ -133,15 +126,14 @@ def read_safetensors(path: Path, size: int) -> Contents:
 
 def read_pt(path: Path, size: int) -> Contents:
     """Tensors that ``torch.save`` wrote, alone or by their names; no code of the file is run."""
-    with parsing(path, "a file of tensors"):
-        import torch
+    import torch
 
-        found = torch.load(path, "cpu", weights_only=True, mmap=True)
-        tensors = {"": found} if isinstance(found, torch.Tensor) else dict(found)
-        return {
-            str(name): in_memory(tensor.detach().numpy())
-            if tensor.dtype != torch.bfloat16
-            else Held("bfloat16", tuple(tensor.shape), lambda: None)
-            for name, tensor in tensors.items()
-            if isinstance(tensor, torch.Tensor)
-        }
+    found = torch.load(path, "cpu", weights_only=True, mmap=True)
+    tensors = {"": found} if isinstance(found, torch.Tensor) else dict(found)
+    return {
+        str(name): in_memory(tensor.detach().numpy())
+        if tensor.dtype != torch.bfloat16
+        else Held("bfloat16", tuple(tensor.shape), lambda: None)
+        for name, tensor in tensors.items()
+        if isinstance(tensor, torch.Tensor)
+    }

@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from drift import InputError
-from drift.formats.opening import LARGEST_RATIO, Contents, Held, parsing
+from drift.formats.opening import LARGEST_RATIO, Contents, Held
 
 
 def read_hdf5(path: Path, size: int) -> Contents:
@@ -19,18 +18,14 @@ def read_hdf5(path: Path, size: int) -> Contents:
     values by the name of the matrix, their columns by NAME/neighbors.
     """
     contents: Contents = {}
-    with parsing(path, "HDF5"), h5py.File(path) as file:
-        # A link is looked at, and not followed: it may lead to any file, or to a pipe.
-        for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                contents[name] = Held("a link, maybe to another file,", (), lambda: None)
+    with h5py.File(path) as file:
 
         def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
             if isinstance(item, h5py.Dataset):
                 read = functools.partial(_read, path, name, size)
                 contents[name] = Held(item.dtype, item.shape or (), read)
 
-        file.visititems(visit)
+        file.visititems(visit)  # no links, which may lead to any file, or to a pipe
         if any(name.startswith("obs/") for name in contents):
             names = f"obs/{file['obs'].attrs.get('_index')}"
             contents |= {"id": contents[names]} if names in contents else {}
@@ -57,10 +52,10 @@ def _sparse_rows(
 
 def _read(path: Path, name: str, size: int) -> np.ndarray:
     """A dataset, memory-mapped where it lies in one piece; words as strings of Python."""
-    with parsing(path, "HDF5"), h5py.File(path) as file:
-        dataset, what = file[name], f"{path}, dataset {name!r},"
+    with h5py.File(path) as file:
+        dataset, what = file[name], f"dataset {name!r}"
         if dataset.is_virtual or dataset.external:
-            raise InputError(f"{what} refers to another file: copy its values into one file")
+            raise ValueError(f"{what} refers to another file")
         shape, dtype, chunks = dataset.shape or (), dataset.dtype, dataset.chunks
         n_bytes, offset = math.prod(shape) * dtype.itemsize, dataset.id.get_offset()
         # What was never written is no bytes in the file, and would be read as zeros.
@@ -75,10 +70,7 @@ def _read(path: Path, name: str, size: int) -> np.ndarray:
             largest = max(n_bytes, math.prod(chunks) * dtype.itemsize)
             whole = largest <= ratio * size and dataset.id.get_num_chunks() == needed
         if not whole:
-            raise InputError(
-                f"{what} is not whole: {shape} of {dtype} are more than the file holds; write or "
-                "copy it again"
-            )
+            raise ValueError(f"{what} is not whole: {shape} of {dtype} are more than it holds")
         if is_words:
             return dataset.asstr()[()]
         # HDF5 knows numbers that no type of NumPy lays out alike, such as integers of 24 bits.

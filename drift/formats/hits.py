@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from drift import InputError
 from drift.formats import column_of, contents_of, matrix_of, names_in
-from drift.formats.opening import Contents, conversion, in_memory, parsing, quoted
-from drift.formats.tables import NO_DIMENSIONS, ROLES, padded
+from drift.formats.opening import Contents, in_memory, parsing, quoted
+from drift.formats.tables import ROLES, padded
 
 
 class Lists(NamedTuple):
@@ -26,24 +26,37 @@ class Lists(NamedTuple):
     distances: np.ndarray | None
     queries: np.ndarray | None
     columns: dict[str, str]  # where they were found, by `ROLES`
+    by: str | None = None  # the role by which hits, one a row, were put in order
 
     @property
     def are_scores(self) -> bool:
         return "score" in self.columns and "distance" not in self.columns
 
 
-def read_lists(path: Path, said: dict[str, str]) -> Lists:
-    """Lists, one a row, or one hit a row; from the columns that are said, else guessed by names."""
+def read_lists(path: Path, said: dict[str, str], reported: str | None = None) -> Lists:
+    """Lists, one a row, or one hit a row; from the columns that are said, else guessed by names.
+
+    What is `reported` as a similarity is a score, whatever its column is called.
+    """
     contents = contents_of(path)
     if unknown := [name for name in said.values() if name not in contents]:
         raise InputError(f"{path} has no column {quoted(unknown)}: it has {quoted(contents)}")
-    columns = said or _guess(contents)
+    columns, by = said, None
+    if "id" not in said:
+        guessed = {role: of for role, of in _guess(contents).items() if of not in said.values()}
+        columns = guessed | said
+    if reported == "similarity" and "distance" in columns:
+        columns = {"score" if role == "distance" else role: of for role, of in columns.items()}
     held, words = contents.get(columns.get("id")), None
     is_matrix = held is not None and len(held.shape) == 2
     if held is None or not (is_matrix or held.is_lists or "query" in columns):
-        raise InputError(f"{path} has no lists of ids: it has {_advice(path, contents)}")
+        raise InputError(
+            f"{path} has no lists of ids: it has {quoted(contents)}; say which columns they are, "
+            "--columns query=NAME id=NAME, and rank=NAME, distance=NAME or score=NAME; or write "
+            "JSON, a list for each query"
+        )
     measure = next((role for role in ("distance", "score") if role in columns), None)
-    with parsing(path, "neighbor lists"):
+    with parsing(path):
         given = {
             role: column_of(contents, name, held.shape[0])
             for role, name in columns.items()
@@ -75,7 +88,7 @@ def read_lists(path: Path, said: dict[str, str]) -> Lists:
             ids = padded(lengths, codes[order], -1)
             distances = measure and padded(lengths, _numbers(hits[measure])[order], np.inf)
         names = None if queries is None else names_in(queries, f"{path}, {columns['query']!r},")
-    return Lists(ids, words, distances, names, columns)
+    return Lists(ids, words, distances, names, columns, by)
 
 
 def _words(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -92,28 +105,11 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return column.cast(pa.float64()).fill_null(np.inf).to_numpy()
 
 
-def _advice(path: Path, contents: Contents) -> str:
-    """What a file has that is no lists, and what to do."""
-    if any(held.dtype == object and len(held.shape) == 2 for held in contents.values()):
-        return "objects of Python: write names .astype(str), or as JSON or Parquet"
-    advice = (
-        f"{quoted(contents)}; say which columns they are: --columns query=NAME id=NAME, and "
-        "rank=NAME, distance=NAME or score=NAME"
-    )
-    if len(contents) <= 4:
-        return advice
-    if path.suffix.lower() == ".parquet" and NO_DIMENSIONS.isdisjoint(contents):
-        matrix = "pandas.read_parquet(FILE).fillna('').to_numpy(str)"
-        return f"{advice}; or make one{conversion(path, f'numpy.save(TO, {matrix})')}"
-    return f"{advice}; or write JSON, a list for each query"
-
-
 def _guess(contents: Contents) -> dict[str, str]:
     """Which columns are what, of the roles of a list or of a hit; none without ids."""
     lists = [
         name for name, held in contents.items() if held.is_matrix or held.is_lists or held.is_words
     ]
-    lists = [name for name in lists if contents[name].shape[1:] != (1,)]
     values = [name for name, held in contents.items() if name not in lists and len(held.shape) == 1]
     if 2 <= len(values) <= 4 and all(name.isdecimal() for name in values):  # without a header
         kinds = ["rank" if pa.types.is_integer(contents[n].dtype) else "distance" for n in values]

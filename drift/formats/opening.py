@@ -2,9 +2,7 @@
 
 import contextlib
 import itertools
-import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +48,11 @@ class Held(NamedTuple):
         return len(self.shape) == 2 and getattr(self.dtype, "kind", None) in ("U", "S")
 
 
+# What makes a file that is read of anything that Python can.
+AS_MATRIX = (
+    "in Python, where it is x, numpy.save('rows.npy', numpy.array(list(x), 'float32').reshape("
+    "len(x), -1)), and name that"
+)
 # By name; a file of one matrix without a name holds it as "".
 Contents = dict[str, Held]
 
@@ -76,7 +79,7 @@ def file_size(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def parsing(path: Path, kind: str) -> Iterator[None]:
+def parsing(path: Path) -> Iterator[None]:
     """Make an InputError of any error; parsers of damaged files raise more kinds than they say."""
     try:
         yield
@@ -84,8 +87,7 @@ def parsing(path: Path, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        message = f"{path} cannot be read as {kind} ({reason}): write or copy it again"
-        raise InputError(message) from error
+        raise InputError(f"{path} cannot be read ({reason}): write or copy it again") from error
 
 
 def quoted(names: Iterable[Any], most: int = 10) -> str:
@@ -102,59 +104,8 @@ def mapped(
     def read() -> np.ndarray:
         expected = offset + math.prod(shape) * dtype.itemsize
         if end != expected:
-            raise InputError(
-                f"{path} is {'cut short' if end < expected else 'too long'}: it has {end} bytes, "
-                f"and {expected} by its header, {dtype} of shape {shape}: write or copy it again"
-            )
+            flaw = "cut short" if end < expected else "too long"
+            raise ValueError(f"it is {flaw}: {end} bytes, not {expected}, {dtype} of shape {shape}")
         return np.memmap(path, dtype, "r", offset, shape, order)
 
     return Held(dtype, shape, read)
-
-
-def check_matrix(path: Path, name: str, held: Held) -> None:
-    """Refuse what is no matrix of numbers, with a line that makes one of it where there is such."""
-    if held.is_matrix and min(held.shape) > 0:
-        return
-    what = f"{path}, {name!r}," if name else str(path)
-    raise InputError(
-        f"{what} holds {str(held.dtype)[:80]} of shape {str(held.shape)[:80]}: write floats or "
-        "whole numbers of shape (rows, columns), both at least 1, and a missing neighbor as -1"
-        + _as_matrix(path, name, held)
-    )
-
-
-def conversion(path: Path, expression: str) -> str:
-    """A line of Python that makes a file which is read of one that is not, to end a sentence with.
-
-    Of `expression` FILE becomes the name of the one, TO that of the other.
-    """
-    to = path.with_suffix(".rows.npy" if path.suffix == ".npy" else ".npy")
-    for word, name in (("FILE", path), ("TO", to)):
-        expression = expression.replace(word, json.dumps(str(name), ensure_ascii=False))
-    modules = ("gzip", "h5py", "numpy", "pandas", "pickle", "safetensors.torch", "torch")
-    used = [name for name in modules if re.search(rf"(?<![\w.]){name}\.", expression)]
-    trust = "  (a pickle runs code: only what you trust)" if "pickle" in expression else ""
-    return f"; in Python: import {', '.join(used)}; {expression}{trust}"
-
-
-def _as_matrix(path: Path, name: str, held: Held) -> str:
-    """The `conversion` of an array or a column of another kind, where there is one."""
-    key, suffix, table = f"[{name!r}]", path.suffix.lower(), "pandas.read_parquet(FILE)"
-    loads = {
-        ".npy": "numpy.load(FILE, allow_pickle=True)",
-        ".npz": f"numpy.load(FILE, allow_pickle=True){key}",
-        ".safetensors": f"safetensors.torch.load_file(FILE){key}",
-        **dict.fromkeys((".pt", ".pth"), f"torch.load(FILE){key if name else ''}"),
-        **dict.fromkeys((".h5", ".hdf5", ".h5ad"), f"h5py.File(FILE){key}[()]"),
-    }
-    if 0 in held.shape or not held.shape:
-        return ""
-    if suffix == ".parquet" and pa.types.is_nested(held.dtype):
-        matrix = f"pandas.DataFrame({table}{key}.tolist()).to_numpy('float32')"
-    elif suffix == ".parquet":  # a column for each dimension
-        matrix = f"{table}.drop(columns='id', errors='ignore').select_dtypes('number').to_numpy()"
-    elif suffix in loads:
-        matrix = f"numpy.array({loads[suffix]}.tolist(), 'float32').reshape({held.shape[0]}, -1)"
-    else:
-        return ""
-    return conversion(path, f"numpy.save(TO, {matrix})")

@@ -38,6 +38,15 @@ class Backbone:
     weights: str
 
 
+def check_model(model: str) -> None:
+    """Raise an `InputError` for what is none of `MODELS`."""
+    if model not in MODELS:
+        close = ", ".join(difflib.get_close_matches(model, MODELS, n=4, cutoff=0))
+        raise InputError(
+            f"--model {model} is no classification model of torchvision: did you mean {close}?"
+        )
+
+
 def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbone:
     """Load one of `MODELS`, without its classifier, for instance ResNet (He et al. 2016).
 
@@ -45,11 +54,7 @@ def load(model: str, weights: str | Path | None = None, seed: int = 0) -> Backbo
     of a seed; without them it has its default ones. Anything else is an InputError, and named
     weights that cannot be fetched are a ConnectionError.
     """
-    if model not in MODELS:
-        close = ", ".join(difflib.get_close_matches(model, MODELS, n=4, cutoff=0))
-        raise InputError(
-            f"--model {model} is no classification model of torchvision: did you mean {close}?"
-        )
+    check_model(model)
     names = {} if model == LITE0 else models.get_model_weights(model).__members__
     named, state = names.get("DEFAULT"), None
     if model == LITE0 and weights is None:

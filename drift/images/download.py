@@ -46,8 +46,6 @@ def fetch(archive: Archive, folder: Path, url: str | None = None, room_beyond: i
     bytes free besides it.
     """
     url = url or archive.url
-    if not url.lower().startswith(("http://", "https://")):
-        raise InputError(f"{url!r} is no http or https address")
     folder.mkdir(parents=True, exist_ok=True)
     target, part = folder / archive.filename, folder / f"{archive.filename}.part"
     if target.exists():

@@ -20,9 +20,8 @@ Nearest = tuple[np.ndarray, np.ndarray]
 class Index:
     """An index that is built, in memory or in a server."""
 
-    # Modules of the library, which need not be installed, and the file of requirements with it.
+    # Modules of the library, which need not be installed.
     packages: ClassVar[tuple[str, ...]] = ()
-    requirements: ClassVar[str] = "requirements-vectors.txt"
     # Settings of a search beside efSearch, and the words that they take.
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     # By the last search, over all its points; None where the library does not count them.
@@ -32,18 +31,12 @@ class Index:
 
     @classmethod
     def check(cls, run: Run, d: int, lengths: Sequence[int]) -> None:
-        """Raise InputError when the library is not installed or does not take the settings.
+        """Raise InputError when the library does not take the settings; ImportError without it.
 
         `d` are the dimensions of the vectors, `lengths` those of the lists, as policies count them.
         """
-        try:
-            for package in cls.packages:
-                importlib.import_module(package)
-        except ImportError as error:
-            raise InputError(
-                f"a run on {run.library} needs its library ({error}): pip install -r "
-                f"{cls.requirements}"
-            ) from error
+        for package in cls.packages:
+            importlib.import_module(package)
 
     @classmethod
     def warning(cls, run: Run) -> str | None:

@@ -1,10 +1,7 @@
 """All indexes of FAISS, by factory strings: HNSW and NSG graphs, inverted lists, quantizers."""
 
-import contextlib
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,9 +66,7 @@ class Faiss(Index):
         search_threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(run.build["threads"])
         try:
-            # The library advises to train on more vectors, once for each part of a vector.
-            with _silent():
-                index.train(vectors)
+            index.train(vectors)
             index.add(vectors)
         except RuntimeError as error:
             raise _refusal(f"no index {factory} on {n} x {d} vectors", error) from error
@@ -126,7 +121,7 @@ class Faiss(Index):
 
 
 def _hnsw_statistics(hnsw: faiss.HNSW) -> dict[str, Any]:
-    """Levels, links of a node on the lowest one, and rows that no path of links leads to."""
+    """Links of a node on the lowest level, and rows that no path of links leads to."""
     from scipy.sparse import csr_array  # slow to import
     from scipy.sparse.csgraph import breadth_first_order
 
@@ -138,11 +133,8 @@ def _hnsw_statistics(hnsw: faiss.HNSW) -> dict[str, Any]:
     taken = np.concatenate([[0], linked.cumsum()])
     adjacency = csr_array((np.ones(linked.sum()), links[linked], taken[offsets]), (n, n))
     reachable = breadth_first_order(adjacency, hnsw.entry_point, return_predecessors=False)
-    levels = np.bincount(faiss.vector_to_array(hnsw.levels))
     return {
-        "rows_by_highest_level": [int(count) for count in levels[1:]],
         "mean_degree_level_0": float(degree.mean()),
-        "min_degree_level_0": int(degree.min()),
         "unreachable_rows": n - len(reachable),
     }
 
@@ -195,17 +187,3 @@ def _refusal(what: str, error: RuntimeError) -> InputError:
     """An error that says why in FAISS's words, without the place in its code."""
     why = re.sub(r"^Error in .* at \S+:\d+: ", "", str(error))
     return InputError(f"{what}: {why.rpartition(' failed: ')[2]}")
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing is written to the error output, by a library either."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

@@ -53,7 +53,7 @@ class PgvectorHnsw(Index):
     `build` in the same database does.
     """
 
-    packages, requirements = ("psycopg", "pgvector.psycopg"), "requirements-backends.txt"
+    packages = ("psycopg", "pgvector.psycopg")
     options: ClassVar = {"iterative_scan": ("off", "relaxed_order", "strict_order")}
 
     def __init__(self, url: str, schema: str, dimensions: int):
@@ -70,19 +70,12 @@ class PgvectorHnsw(Index):
     @classmethod
     def check(cls, run: Run, d: int, lengths: Sequence[int]) -> None:
         super().check(run, d, lengths)
-        if not 2 <= run.M <= 100:
-            raise InputError(f"pgvector takes an M from 2 to 100, not {run.M}")
-        if not 2 * run.M <= run.ef_construction <= MAX_EF:
-            raise InputError(
-                f"pgvector with M = {run.M} takes an efConstruction from {2 * run.M}, twice M, to "
-                f"{MAX_EF}, not {run.ef_construction}"
-            )
-        for ef_search in (run.values(length, 1)["ef_search"] for length in lengths):
-            if not 1 <= ef_search <= MAX_EF:
-                raise InputError(
-                    f"pgvector takes an efSearch from 1 to {MAX_EF}, not {ef_search}: "
-                    "iterative_scan=strict_order goes on from there"
-                )
+        ranges = [("M", run.M, 2, 100)]
+        ranges += [("efConstruction", run.ef_construction, 2 * run.M, MAX_EF)]
+        ranges += [("efSearch", run.values(n, 1)["ef_search"], 1, MAX_EF) for n in lengths]
+        for name, value, low, high in ranges:
+            if not low <= value <= high:
+                raise InputError(f"pgvector takes an {name} from {low} to {high}, not {value}")
         column_type(d)
 
     @classmethod

@@ -36,7 +36,6 @@ _NAME = re.compile(
     rf"(?!graphs$|exact$|.*_seed[0-9]+$|(?:{'|'.join(LIBRARIES)})_M[0-9])"
     "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 )
-OF_ALL_RUNS = {"m": "--m", "seed": "--seed", "k": "--k", "build_threads": "--build-threads"}
 
 
 def index_class(run: Run) -> type[Index]:
@@ -67,12 +66,14 @@ def parse_imported(text: str) -> Run:
     name, colon, rest = text.partition(":")
     search = _split(rest, text) if colon else {}
     search = {setting: Policy.parse(value) for setting, value in search.items()}
+    for setting, policy in search.items():
+        if not _SETTING.fullmatch(setting) or policy is None or policy.number is None:
+            raise InputError(f"--lists {text}: a setting is a number by its name, as qdrant:ef=64")
     run = Run(name, {}, search)
-    are_numbers = all(policy and policy.number is not None for policy in search.values())
-    if not are_numbers or not all(map(_SETTING.fullmatch, search)) or not _NAME.fullmatch(run.name):
+    if not _NAME.fullmatch(run.name):
         raise InputError(
             f"--lists {text}: a name is of letters, digits, dots, minus and underscores, and none "
-            "that a run of an index could have; a setting is a number, as in qdrant:ef=64"
+            "that a run of an index could have"
         )
     return run
 
@@ -108,16 +109,11 @@ def _parse_hnsw(text: str, library: str, rest: str) -> tuple[dict[str, int], dic
     if policy is None or policy.number == 0 or isinstance(policy.number, float):
         raise InputError(f"{library}:{ef} is no run: write {library}:50, or {EF}")
     for name, value in settings.items():
-        if (flag := OF_ALL_RUNS.get(name.lower())) is not None:
-            raise InputError(
-                f"{text} is no run: {name} is set for all runs: write --runs {library}:{ef} {flag} "
-                f"{value}"
-            )
         if value not in options.get(name, ()):
             known = [f" or {option}={'|'.join(words)}" for option, words in options.items()]
             raise InputError(
                 f"{library} has no setting {name}={value}: after efSearch it takes "
-                f"ef_construction=400{''.join(known)}"
+                f"ef_construction=400{''.join(known)}; --m, --k and --seed are of all runs"
             )
     return build, {"ef_search": policy, **settings}
 

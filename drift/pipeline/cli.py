@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import os
 import re
+import shlex
 import signal
 import sys
 import textwrap
@@ -26,7 +27,7 @@ from drift.pipeline.lock import lock_folder
 from drift.pipeline.manifests import producing_script
 from drift.pipeline.output import protect_output
 from drift.pipeline.results import Results
-from drift.pipeline.stage import finish_commits
+from drift.pipeline.stage import Stage, finish_commits
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -99,6 +100,14 @@ def integer_or_all(text: str) -> int | str:
     return text if text == "all" else integer(1)(text)
 
 
+def refuse_without(other: str, args: argparse.Namespace, *flags: str) -> None:
+    """Raise an `InputError` for a flag that is given without the one that it goes with."""
+    for flag in flags:
+        if getattr(args, flag):
+            name = flag.replace("_", "-")
+            raise InputError(f"--{name} goes with {other}: leave it out, or give that too")
+
+
 def add_grid(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the grid of k."""
     # Without defaults of argparse: those that are given cannot stand beside --k.
@@ -116,28 +125,30 @@ def is_grid_asked(args: argparse.Namespace) -> bool:
     return any((args.k, args.k_min, args.k_max, args.k_step))
 
 
+def check_grid(args: argparse.Namespace) -> None:
+    """Raise an `InputError` for flags of the grid that do not go together."""
+    if args.k and (args.k_min or args.k_max or args.k_step):
+        raise InputError("--k is a grid by itself: leave it out, or --k-min, --k-max and --k-step")
+    if args.k_min and args.k_max and args.k_min > args.k_max:
+        raise InputError(
+            f"the grid is empty: --k-min {args.k_min} is above --k-max {args.k_max}; name each k, "
+            f"as --k {args.k_max} {args.k_min}"
+        )
+
+
 def k_grid(args: argparse.Namespace, exact_k: int) -> list[int]:
     """The grid of k, ascending, within the `exact_k` neighbors that stage 03 holds.
 
     By steps it ends at its last k, whether a step leads there or not. Raises an `InputError` when
-    both kinds of grid are asked for, a k is too large, or there is none.
+    a k is too large.
     """
-    by_steps = {"--k-min": args.k_min, "--k-max": args.k_max, "--k-step": args.k_step}
-    given = [flag for flag, value in by_steps.items() if value is not None]
-    if args.k and given:
-        raise InputError(f"--k is a grid by itself: leave it out, or {' and '.join(given)}")
-    k_min, k_max, k_step = args.k_min or 10, args.k_max or exact_k, args.k_step or 10
-    grid = sorted({*args.k}) if args.k else sorted({*range(k_min, k_max, k_step), k_max})
+    k_max = args.k_max or exact_k
+    k_min, k_step = args.k_min or min(10, k_max), args.k_step or 10
+    grid = sorted({*args.k} if args.k else {*range(k_min, k_max, k_step), max(k_min, k_max)})
     if grid[-1] > exact_k:
-        flag = "--k" if args.k else "--k-max"
         raise InputError(
-            f"{flag} {grid[-1]} is more than the {exact_k} exact neighbors of stage 03: "
+            f"k = {grid[-1]} is more than the {exact_k} exact neighbors of stage 03: "
             f"run 03_exact_knn.py --k-max {grid[-1]} first"
-        )
-    if not args.k and k_min > k_max:
-        raise InputError(
-            f"the grid is empty: it starts at --k-min {k_min}, ends at {k_max}; name each k, as "
-            f"--k {k_max}"
         )
     return grid
 
@@ -150,8 +161,11 @@ def format_grid(ks: list[int]) -> str:
     return ", ".join(map(str, ks))
 
 
-def command_that_adds(k: int, manifests: Iterable[dict[str, Any]]) -> str:
-    """What to write in a shell, so that runs with these manifests have lists of k too."""
+def command_that_adds(k: int, manifests: Iterable[dict[str, Any]], folder: Path) -> str:
+    """What to write in a shell, so that runs with these manifests have lists of k too.
+
+    They are in a results `folder`.
+    """
     runs: dict[str, list[str]] = {}
     for words in (manifest.get("asked_by", "") for manifest in manifests):
         if words.startswith("--runs "):
@@ -159,11 +173,12 @@ def command_that_adds(k: int, manifests: Iterable[dict[str, Any]]) -> str:
             runs.setdefault(" ".join(flags), []).append(text)
     commands = [" ".join(["--runs", *texts, flags]) for flags, texts in runs.items()] or [""]
     script = producing_script("04_hnsw")
+    script += "" if str(folder) == "results" else f" --results {shlex.quote(str(folder))}"
     return " && ".join(f"python {script} {words} --k {k}".replace("  ", " ") for words in commands)
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> NoReturn:
-    """Run the stage alone in its results folder; end in one line and status 2 when it fails."""
+    """Run a stage; end in one line and status 2 when it fails."""
     end_as_by_ctrl_c()
     protect_output()
     tqdm.set_lock(threading.RLock())  # its own, for several processes, starts one to help it
@@ -178,11 +193,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         if not Path(parser.prog).exists():  # called from another folder
             args.results = args.results.absolute()
         str(args.results.absolute()).encode()  # as the libraries do that write there
-        results, address = Results(args.results), args.scheduler
-        workers = contextlib.nullcontext() if address is None else DaskWorkers(address)
-        with lock_folder(results.root) as locked, workers as args.workers:
-            if locked:
-                finish_commits(results)
+        with contextlib.ExitStack() as args.opened:
             main(args)
         print(end="", flush=True)
     except KeyboardInterrupt as error:
@@ -208,6 +219,17 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
             if callable(signal.getsignal(number)):
                 signal.signal(number, signal.SIG_DFL)
     sys.exit(0)
+
+
+def open_stage(name: str, args: argparse.Namespace) -> Stage:
+    """A stage, alone in its results folder until `run` ends: when its arguments are checked."""
+    results = Results(args.results)
+    if args.opened.enter_context(lock_folder(results.root)):
+        finish_commits(results)
+    workers = None
+    if args.scheduler is not None:
+        workers = args.opened.enter_context(DaskWorkers(args.scheduler))
+    return Stage(name, results, args.force, workers)
 
 
 def print_text(sentences: list[str]) -> None:

@@ -26,7 +26,6 @@ from drift.pipeline.environment import check_worker, limit_threads, n_threads, w
 Block = TypeVar("Block", bound=Hashable)
 Result = TypeVar("Result")
 LOCAL = "local"
-REQUIREMENTS = "requirements-cluster.txt"
 CONNECT_TIMEOUT = 10  # seconds, at the start and after a connection was lost
 START_TIMEOUT = 60  # seconds until a worker of this machine is there, or is there again
 CHECK_INTERVAL = 5  # seconds without a block, after which it is checked whether there are workers
@@ -50,7 +49,7 @@ class DaskWorkers(ExitStack):
         """Compute every block once, and give each with its result, in whatever order they come.
 
         The task is picklable, equal to one that does the same, and reads these files. InputError
-        when Dask is missing, the address is none, or a worker differs in what it has, and
+        when the address is none, or a worker differs in what it has, and
         ConnectionError when no scheduler answers, or it is lost.
         """
         if self._client is None:
@@ -82,18 +81,14 @@ class DaskWorkers(ExitStack):
             yield block, outcome
 
     def _connect(self) -> None:
-        try:
-            import dask
+        import dask
 
-            # What its loggers report at length is one line here.
-            quiet = ("distributed", "distributed.client", "distributed.nanny", "tornado", "asyncio")
-            dask.config.set({"distributed.logging": dict.fromkeys(quiet, "critical")})
-            import distributed
+        # What its loggers report at length is one line here.
+        quiet = ("distributed", "distributed.client", "distributed.nanny", "tornado", "asyncio")
+        dask.config.set({"distributed.logging": dict.fromkeys(quiet, "critical")})
+        import distributed
 
-            address = self._start_here() if self._scheduler == LOCAL else self._scheduler
-        except ImportError as error:
-            message = f"--scheduler needs Dask ({error}): pip install -r {REQUIREMENTS}"
-            raise InputError(message) from error
+        address = self._start_here() if self._scheduler == LOCAL else self._scheduler
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # versions are compared by `check_worker`
@@ -114,12 +109,6 @@ class DaskWorkers(ExitStack):
                 "which prints its address"
             ) from error
         self.callback(self._disconnect)
-        theirs = self._client.get_versions()["scheduler"]["packages"]["distributed"]
-        if theirs != distributed.__version__:
-            raise InputError(
-                f"the scheduler {self._where} runs distributed {theirs}, this machine "
-                f"{distributed.__version__}: give both the same packages"
-            )
         self._wait_for_workers()
 
     def _start_here(self) -> str:
@@ -211,7 +200,7 @@ def _fail(error: Exception, worker: str, block: Any = None) -> NoReturn:
     if isinstance(error, ImportError) or type(error) is Exception:
         raise InputError(
             f"{worker} cannot import drift ({error}): start it by `python -m dask worker` in a "
-            f"checkout like this one, with the packages of {REQUIREMENTS}"
+            "checkout like this one, with the packages of requirements-cluster.txt"
         ) from error
     raise error
 

@@ -106,9 +106,9 @@ _CHOSEN = {"is_enough": bool, "reached": _ENDS}
 # A word means the same in a manifest and its parameters.
 _WORDS: dict[str, Any] = {
     **_SEARCHED,
-    **dict.fromkeys(("build_seconds", "mean_norm", "search_seconds_in_all"), float),
+    **dict.fromkeys(("build_seconds", "mean_norm"), float),
     **dict.fromkeys(("ignored", "k_max", "k_of_interest", "n_queries", "peak_memory_bytes"), int),
-    **dict.fromkeys(("asked_by", "dataset", "found_for", "metric"), str),
+    **dict.fromkeys(("asked_by", "dataset", "file", "found_for", "metric"), str),
     **dict.fromkeys(("skipped", "left_out", "metrics"), _TEXTS),
     **dict.fromkeys(_COSTS, _COST),
     "ef_search_by_k": {_K: int},

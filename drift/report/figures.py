@@ -22,16 +22,14 @@ from drift.report.published_figures import experiment, jump, published
 from drift.report.query_figures import distribution, who_drifts
 from drift.report.study import ENDS, Study
 from drift.report.styles import COLORS, mixed
-from drift.report.tables import COSTS, evenly
+from drift.report.tables import evenly
 
 MOST_ROWS, MOST_COLUMNS = 5, 8  # of the grid of images
 
 
 def overlap(study: Study) -> Figure:
     """The share of the true neighbors that the index returns; below, the share it loses, on a scale
-    on which 0.1 % and 0.3 % differ. Small bars mark where 1, 5 and 10 % are lost, with the interval
-    of that; a dotted line the k at which a fixed efSearch is used up; a thin gray one what lists
-    drawn at random have.
+    on which 0.1 % and 0.3 % differ.
     """
     figure, (kept, lost) = panels.stack(study, 1.9, 1.7)
     losses = []
@@ -47,11 +45,14 @@ def overlap(study: Study) -> Figure:
     if study.chance is not None:
         label = f"drawn at random, k / {'N' if study.is_outside else '(N - 1)'}"
         for axes, chance in ((kept, study.chance), (lost, 1 - study.chance)):
-            axes.plot(chance, color="0.5", lw=0.7, label=label)
+            dot = "." if len(chance) == 1 else ""
+            axes.plot(chance, marker=dot, color="0.5", lw=0.7, label=label)
         losses.append(1 - study.chance)
+        panels.explain(figure, "Thin and gray: lists drawn at random.")
     lost.set_ylabel("neighbors lost, log scale")
     panels.set_loss_axis(lost, np.concatenate(losses))
-    figure.set_label("Rows tie: recall, since a tie is no loss." if study.ties else "")
+    if study.ties:
+        panels.explain(figure, "Rows tie: recall, since a tie is no loss.")
     return finish(figure, study, panels.interval_note(study))
 
 
@@ -103,7 +104,7 @@ def barycenter_shift(study: Study) -> Figure:
 
 def lid(study: Study) -> Figure:
     """The dimension that the growth of the neighbor distances suggests; below, by which share of
-    the exact one it comes out too high or too low. Small bars mark where that passes 1, 5 and 10 %.
+    the exact one it comes out too high or too low.
     """
     return panels.over_k(
         study,
@@ -128,33 +129,27 @@ def hubness(study: Study) -> Figure:
 def targets(study: Study) -> Figure:
     """For each k the smallest setting found whose searches reach the target with their whole
     interval, on one half of the queries, or, thin, with their mean. A cross: none does, the nearest
-    is shown. Below, the distances that a search computes with it, beside those of all other runs.
+    is shown. Dotted: efSearch = k.
     """
-    figure, (needed, cost) = panels.stack(study, 1.9, 1.5)
+    figure, (axes,) = panels.stack(study, 1.9)
     names = {}
     for run, style in study.styles.items():
         by_k = study.chosen(run)
         if len(by_k):
             values = by_k["value"].where(by_k["mean"].notna())  # else nothing is near
-            draw_line(needed, by_k.index, values, style)
+            draw_line(axes, by_k.index, values, style)
             label = f"{style.label}, on the mean"
-            needed.plot(by_k["on_mean"], color=style.color, lw=0.7, label=label)
+            axes.plot(by_k["on_mean"], color=style.color, lw=0.7, label=label)
             missed = values[~by_k["is_enough"]]
-            needed.plot(missed.index, missed, "x", color=style.color, ms=9)
+            axes.plot(missed.index, missed, "x", color=style.color, ms=9)
             names[study.target(run)[0]] = run
     every_k = range(study.ks[0], study.ks[-1] + 1)
-    needed.plot(every_k, every_k, color="0.5", ls=":", label="efSearch = k")
-    needed.set_ylabel(f"{' or '.join(names)},\nlog scale")
-    for run, style in study.styles.items():
-        counts = study.cost(run, COSTS["distances computed"])
-        if len(counts):
-            draw_line(cost, counts.index, counts, style)
-    cost.set_ylabel("distances per query,\nlog scale")
-    for axes in (needed, cost):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.9g}")
-        axes.yaxis.set_minor_locator(NullLocator())
+    axes.plot(every_k, every_k, color="0.5", ls=":", label="efSearch = k")
+    axes.set_ylabel(f"{' or '.join(names)},\nlog scale")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.9g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     return finish(figure, study, is_marked=False)
 
 
@@ -247,10 +242,10 @@ def draw_figures(
             continue
         paths = [output(f"06_{name}.{suffix}") for suffix in formats]
         png, alt = panels.save(figure, paths, dpi), alt_text(figure)
-        caption = " ".join(f"{entry.draw.__doc__} {figure.get_label()}".split())
+        caption = f"{entry.draw.__doc__} {figure.get_label()}"
         drawn = "" if name == "images" else svg.inline(figure, name, alt, colors)
         folded = panels.flat(figure) if name not in ALWAYS_OPEN else ""
         if name.startswith("frontier"):
             folded = "" if study.series else NO_SERIES
-        plots.append(Plot(name, entry.title, caption, alt, drawn, png, folded))
+        plots.append(Plot(name, entry.title, " ".join(caption.split()), alt, drawn, png, folded))
     return plots, left_out

@@ -10,16 +10,12 @@ from matplotlib.figure import Figure
 from drift.indexes.run import FAISS_NAMES
 from drift.report import panels
 from drift.report.study import Study
-from drift.report.tables import format_number
+from drift.report.tables import COSTS, format_number
 
-COSTS = {
-    "queries_per_second": "queries per second",
-    "distance_computations_per_query": "distances computed per query",
-}
 NUMBERS_ON_A_CURVE = 4
 NO_SERIES = (
-    "no three runs differ in one number of their search: 04_hnsw_search.py --runs faiss:10..800 "
-    "searches ten"
+    "no three runs differ in one number of their search, as the ten of --runs faiss:10..800 of "
+    "stage 04 do"
 )
 # How far a search is off, 0 where it is exact: as its axis calls it, its numbers and ticks there.
 SMALL = 1e-4, 1e-3, 1e-2, 1e-1
@@ -46,8 +42,8 @@ def frontier(measure: str) -> Callable[[Study], Figure]:
         """
         k, points = study.k_of_interest, pd.DataFrame(index=list(study.styles))
         points["off"] = [_off(study, measure, run, k) for run in study.styles]
-        for cost in COSTS:
-            points[cost] = [study.cost(run, cost).get(k, np.nan) for run in study.styles]
+        for cost, name in COSTS.items():
+            points[cost] = [study.cost(run, name).get(k, np.nan) for run in study.styles]
         costs = [cost for cost in COSTS if (points[cost] + points["off"]).notna().any()]
         figure = Figure()
         if not costs:
@@ -58,7 +54,7 @@ def frontier(measure: str) -> Callable[[Study], Figure]:
             panels.set_loss_axis(axes, shown["off"].to_numpy(), form, ticks)
             axes.invert_yaxis()
             panels.set_cost_axis(axes, shown[cost].min(), shown[cost].max())
-            axes.set_xlabel(f"{COSTS[cost]}, log scale")
+            axes.set_xlabel(f"{cost}, log scale")
             name = "recall" if measure == "overlap" and study.ties else label
             axes.set_ylabel(f"{name}, k = {k}")
             _draw_curves(axes, study, shown)

@@ -109,10 +109,11 @@ def got_something_else(
 
     `rows` are (Q,), lists (Q, k), and -1 is a label or a group that is not `known`.
     """
-    exact, ann = (
-        np.arange(len(rows))[:, None] * len(known) + lists for lists in (exact_indices, ann_indices)
-    )
-    is_new, differs = (ann_indices >= 0) & ~np.isin(ann, exact), np.zeros(len(rows), bool)
+    # Whole numbers that ascend from row to row, -1 being nobody's: faster to look up than by isin.
+    first = np.arange(len(rows))[:, None] * (len(known) + 1)
+    exact, ann = np.sort(first + exact_indices, axis=1).ravel(), first + ann_indices
+    place = np.minimum(np.searchsorted(exact, ann), exact.size - 1)
+    is_new, differs = (ann_indices >= 0) & (exact[place] != ann), np.zeros(len(rows), bool)
     for kinds in (known["label"].to_numpy(), known["group"].to_numpy()):
         own, others = kinds[rows][:, None], kinds[ann_indices]
         is_other = is_new & (others != own) & (others >= 0) & (own >= 0)

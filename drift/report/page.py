@@ -5,7 +5,7 @@ Its words and their order are in ``page.html.j2``, its look is in ``page.css``.
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,8 +22,8 @@ from drift.report.claims import claims
 from drift.report.experiments import comparison, is_same_data
 from drift.report.figures import Plot
 from drift.report.gallery import Gallery
-from drift.report.headline import headline
-from drift.report.sentences import verdict
+from drift.report.panels import EXACT
+from drift.report.sentences import findings
 from drift.report.study import ENDS, Study
 from drift.report.styles import COLORS, COLORS_BY_NIGHT
 from drift.report.svg import mark
@@ -59,23 +59,20 @@ def render(
 
     filters = {"cell": _cell, "thumbnail": _thumbnail, "unbroken": _unbroken}
     environment.filters.update(filters, words=words, inline=Markup, picture=_picture)
-    ks = tables.evenly(study.ks, tables.MOST_KS)
-    if study.k_of_interest not in ks:
-        ks = tables.evenly(study.ks, tables.MOST_KS - 1)
     return environment.get_template("page.html.j2").render(
         tables=tables,
         study=study,
-        top=headline(study),
-        verdict=verdict(study),
+        said=findings(study),
         named=named,
+        exact=EXACT,
         mark=mark,
         colors=list(zip(COLORS, COLORS_BY_NIGHT, strict=True)),
         use=by_use(study, tolerances),
         tolerances=tolerances,
-        ks=[study.k_of_interest, *(k for k in ks if k != study.k_of_interest)],
-        at_k=tables.at_k,
         csv=csv_link,
         curves=curves_by_k(study),
+        safe_k=study.safe_k.assign(run=study.safe_k["run"].map(study.labels)).round(2),
+        by_use=study.by_use.assign(run=study.by_use["run"].map(study.label_of)),
         claims=claims(study),
         compared=comparison(study) if is_same_data(study) else None,
         plots=plots,
@@ -85,19 +82,21 @@ def render(
 
 
 def curves_by_k(study: Study) -> pd.DataFrame:
-    """Every mean and the ends of its interval, in a row for each run and k."""
-    table = study.curves.pivot(index=["run", "k"], columns="metric", values=ENDS)
-    table.columns = [f"{metric}_{end}".removesuffix("_mean") for end, metric in table.columns]
+    """Every mean, its interval and of how many it is, in a row for each run and k."""
+    numbers = [*ENDS, "n", "groups_that_differ"]
+    curves = study.curves.replace({"groups_that_differ": {-1: np.nan}})
+    table = curves.pivot(index=["run", "k"], columns="metric", values=numbers)
+    table.columns = [f"{metric}_{name}".removesuffix("_mean") for name, metric in table.columns]
     table = table.dropna(axis=1, how="all").sort_index(axis=1).reset_index()
     for name in table.columns.difference(["run", "k"]):
-        table[name] = ["" if np.isnan(value) else f"{value:.5g}" for value in table[name]]
+        form = "{:.0f}" if name.endswith(("_n", "_groups_that_differ")) else "{:.5g}"
+        table[name] = ["" if np.isnan(value) else form.format(value) for value in table[name]]
     return table
 
 
-def csv_link(name: str, head: Iterable[str], lines: Iterable[Iterable[Any]]) -> Markup:
+def csv_link(name: str, table: pd.DataFrame) -> Markup:
     """A table as a file to save, which is inside the page."""
-    rows = [list(head), *([_cell(value) for value in line] for line in lines)]
-    text = pd.DataFrame(rows[1:], columns=rows[0]).to_csv(index=False)
+    text = table.apply(lambda column: column.map(_cell)).to_csv(index=False)  # pandas 2.0
     data = f"data:text/csv;charset=utf-8,{quote(text, safe=',:;()+/*~')}"
     return Markup('<a class="csv" download="{0}.csv" href="{1}">{0}.csv</a>').format(name, data)
 

@@ -97,6 +97,7 @@ def finish(figure: Figure, study: Study, footnote: str = "", is_marked: bool = T
         handles[label] = Line2D([], [], **LIMIT)
         for axes, ef in itertools.product(figure.axes, efs):
             axes.axvline(ef, zorder=0.9, **LIMIT)  # behind the bands
+        explain(figure, "Dotted upright: k = efSearch.")
     columns = 2 if all(len(name) < 20 for name in handles) else 1
     figure.legend(handles.values(), handles, loc="outside upper left", ncols=columns)
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns))
@@ -119,6 +120,12 @@ def flat(figure: Figure) -> str:
     values = np.unique(np.concatenate([np.round(line.get_ydata(), 3) for line in lines]))
     ends = [f"{value:g}" for value in values if np.isfinite(value)]
     return f"every line is flat, at {' or '.join(ends)}" if {*ends} <= {"0", "1"} else ""
+
+
+def explain(figure: Figure, text: str) -> None:
+    """Add to what is said below a figure, once."""
+    if text not in (said := figure.get_label()):
+        figure.set_label(f"{said} {text}".strip())
 
 
 def alt_text(figure: Figure) -> str:
@@ -165,6 +172,8 @@ def draw_line(axes: Axes, xs: Sequence[float], ys: Sequence[float], style: RunSt
         linewidth=style.width,
         label=style.label,
         gid=f"run-{style.index}",
+        clip_on=False,  # marks at the edge are whole
+        in_layout=False,
     )
 
 
@@ -189,6 +198,7 @@ def draw_panel(spec: Panel, axes: Axes, study: Study) -> None:
         if reports != spec.metric and len(reported):
             label = f"{style.label}, as it reports"
             axes.plot(reported, ":", color=style.color, lw=1, label=label)
+            explain(axes.figure, "Dotted: by the distances that the index reports.")
     if spec.metric == "lid_error":
         mark_crossings(axes, study, "lid")
     low, high = axes.get_ylim()
@@ -210,12 +220,15 @@ def mark_crossings(axes: Axes, study: Study, criterion: str) -> None:
     for run, style in study.styles.items():
         sign = np.sign(study.lid_error(run)["mean"].sum()) if criterion == "lid" else 1
         limits = study.limits(run, criterion or study.kept_by(run))
-        for row in limits.dropna(subset="crossing_k").itertuples():
+        # Of what is lost at the first k already there is no interval to be seen.
+        for row in limits[limits["crossing_k"] > study.ks[0]].itertuples():
             loss = sign * min(row.tolerance, 1 - row.tolerance)
             last = study.ks[-1] if np.isnan(row.crossing_high) else row.crossing_high
             ends = [row.crossing_low, last], [loss, loss]
             look = {"color": style.color, "gid": f"band run-{style.index}"}
             axes.plot(*ends, "|-", ms=6, lw=1, visible=style.has_band, **look)
+            bars = "Small bars: where 1, 5 and 10 % are passed, with the interval of that."
+            explain(axes.figure, bars)
 
 
 def set_share_axis(axes: Axes) -> None:

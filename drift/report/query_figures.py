@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from drift.report import panels
 from drift.report.panels import draw_line, finish, set_share_axis
 from drift.report.sentences import drift_by_lid
-from drift.report.study import INVISIBLE, Study
+from drift.report.study import Study
 from drift.report.tables import join
 
 MOST_PANELS = 6
@@ -52,14 +52,8 @@ def who_drifts(study: Study) -> Figure:
     returned, 0 where none was.
     """
     metrics = ["overlap", "distance_ratio"]
-    few = sorted({study.ks[0], min(study.ks, key=lambda k: abs(k - 100)), study.ks[-1]})
-    fifths = {k: {run: study.fifths(run, k) for run in study.styles} for k in few}
-    even = [
-        k
-        for k, of_run in fifths.items()
-        if all((1 - one[metrics] < INVISIBLE).all(axis=None) for one in of_run.values())
-    ]
-    ks = [k for k in few if k not in even] or few[-1:]
+    ks = sorted({study.ks[0], min(study.ks, key=lambda k: abs(k - 100)), study.ks[-1]})
+    fifths = {k: {run: study.fifths(run, k) for run in study.styles} for k in ks}
     figure = Figure()
     figure.set_figheight(0.7 + 1.4 * len(ks))
     grid = figure.subplots(len(ks), 2, sharex="col", squeeze=False)
@@ -76,8 +70,6 @@ def who_drifts(study: Study) -> Figure:
             axes.set_xticks(range(1, 6))
     for axes in grid[-1]:
         axes.set_xlabel("fifth of the queries")
-    texts = [drift_by_lid(study)]
-    texts += [f"At k = {k} every fifth keeps all with every run." for k in even if k not in ks]
-    figure.set_label(" ".join(texts))
+    figure.set_label(drift_by_lid(study))
     footnote = f"1: lowest exact LID, 5: highest{panels.lid_note(study)}"
     return finish(figure, study, footnote, is_marked=False)

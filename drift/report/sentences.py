@@ -1,14 +1,16 @@
 """What the report says: what was compared, what came out, why, and what to do."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import partial
 from math import ceil, isnan
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from drift.report.headline import MOST_NAMED, headline
-from drift.report.reasons import Result, early_stops, named, stop_reasons
+from drift.report import headline
+from drift.report.headline import MOST_NAMED
+from drift.report.reasons import Advice, Result, Results, named, stop_reasons
 from drift.report.study import ENDS, FEW_GROUPS, INVISIBLE, Study
 from drift.report.tables import (
     format_part,
@@ -19,49 +21,55 @@ from drift.report.tables import (
     of_few,
 )
 
-FEW_QUERIES = 1000
 NEARLY_ALL = 0.99  # of what came back
 BY_CHANCE = 0.05  # of the neighbors, or more, have to be said
 FAR_APART = 2  # times one estimate of an error is another that tells a different story
 
 
-class Verdict(NamedTuple):
-    """Sentences in which each run stands between backquotes."""
+class Findings(NamedTuple):
+    """What is said, in sentences in which each run stands between backquotes."""
 
+    title: str
+    data: str  # of what, and when
+    numbers: list[tuple[str, str, str]]
+    advice: list[Advice]  # targets that were asked for first, then what to do
     why: list[str]  # what is kept and lost, and how a library stops
     details: list[str]
     warnings: list[str]
 
 
-def paragraphs(study: Study) -> list[list[str]]:
-    """All that is said, for those who see no page; what is to be copied stands by itself."""
-    top, said = headline(study), verdict(study)
-    numbers = ", ".join(f"{name} {number} ({more})" for name, number, more in top.numbers)
-    data = f"{top.data}: {numbers}."
-    advice = (part for text, copy in top.advice for part in ([text], copy and [f"    {copy}"]))
-    parts = [[f"{top.title}."], [data], *advice, said.why, said.details, said.warnings]
-    return [part for part in parts if part]
-
-
-def verdict(study: Study) -> Verdict:
-    """What the headline and the tables do not say."""
-    runs = [Result(study, name) for name in study.styles]
+def findings(study: Study) -> Findings:
+    """What came out, of what data, what to do about it, and why."""
+    results = Results.of(study)
+    runs, worst = results.runs, {}
     by_loss = sorted(runs, key=lambda run: run.curve["mean"][run.last])
     short = [run for run in by_loss if not (run.is_safe or run.run.target)]
-    early = [run for run, _ in early_stops(runs).values()]
-    ties = "Rows tie, and ties are no losses: what is kept is counted by recall."
-    warnings = (one for made in study.manifests.values() for one in made.get("warnings", ()))
-    worst: dict[str, Result] = {}
     for run in short:
         worst.setdefault(study.voice_of[run.name], run)
+    early = [run for run, _ in results.early.values()]
     lossy = [run for run in short if run in [*worst.values()][:MOST_NAMED] or run in early]
     by_name = [*lossy, *(run for run in runs if run not in lossy)]
+    ties = "Rows tie, and ties are no losses: what is kept is counted by recall."
     why = [*_targets(runs), *([ties] if study.ties else ()), *_safe(runs)]
-    return Verdict(
-        [*why, *_short(lossy), *stop_reasons(runs)],
+    warnings = [one for made in study.manifests.values() for one in made.get("warnings", ())]
+    return Findings(
+        headline.title(results),
+        headline.data(study),
+        headline.numbers(results.worst),
+        [*headline.of_targets(study, runs), *headline.what_to_do(results)],
+        [*why, *_short(lossy), *stop_reasons(results)],
         [*_lid_estimates(by_name), *_same(runs), *_intervals(study, runs)],
-        [f"Warning: {warning}." for warning in dict.fromkeys(warnings)],
+        [f"Warning: {one}." for one in dict.fromkeys([*warnings, *_nearly_exhaustive(runs)])],
     )
+
+
+def paragraphs(study: Study) -> list[list[str]]:
+    """All that is said, for those who see no page; what is to be copied stands by itself."""
+    said = findings(study)
+    numbers = ", ".join(f"{name} {number} ({more})" for name, number, more in said.numbers)
+    advice = (part for text, copy in said.advice for part in ([text], copy and [f"    {copy}"]))
+    first = [[f"{said.title}."], [f"{said.data}: {numbers}."]]
+    return [part for part in (*first, *advice, *said[-3:]) if part]
 
 
 def _safe(runs: Sequence[Result]) -> list[str]:
@@ -69,15 +77,17 @@ def _safe(runs: Sequence[Result]) -> list[str]:
     if not safe:
         return []
     keep = f"{join(named(safe[0].study, safe))} keep{'' if len(safe) > 1 else 's'}"
-    text = f"{keep} at least {safe[0].share} on average at every k"
-    shortest = min(run.last for run in safe)
-    if shortest != safe[0].study.ks[-1]:
-        text += f" of its grid, up to {shortest} at least"
+    ks, shortest = set().union(*(run.curve.index for run in safe)), min(run.last for run in safe)
+    where = f"every k up to {shortest}" if len(ks) > 1 else f"k = {shortest}"
+    share = f"{100 * safe[0].tolerance:g} % of the neighbors"
+    text = f"{keep} at least {share} on average at {where}"
     errors = pd.concat([run.lid_error for run in safe])
     bound = errors[["ci_low", "ci_high"]].abs().max(axis=None)
     if not isnan(bound):
         percent = max(1, ceil(1000 * bound)) / 10
         few = _have_one(safe[0].study, errors["n"].min())
+        if errors["n"].nunique() > 1:
+            few = few.replace("(", f"(at k = {errors['n'].idxmin()} ")
         text += f", and an LID{few} within {percent:.1f} % of the exact one"
     return [f"{text}."]
 
@@ -98,6 +108,16 @@ def _short(lossy: Sequence[Result]) -> list[str]:
         if losses:
             sentences.append(f"At k = {k} `{run.label}` {join(losses)}.")
     return sentences
+
+
+def _nearly_exhaustive(runs: Sequence[Result]) -> list[str]:
+    """Which searches are hardly approximate, so that what they keep is no finding."""
+    study, rows = runs[0].study, (runs[0].study.shape or (np.inf,))[0]
+    if not (many := [run for run in runs if 2 * run.compared >= rows]):
+        return []
+    compare = f"compare{'' if len(many) > 1 else 's'} each query with half of the {rows:,} rows"
+    so = "or more, nearly as an exhaustive search does: what is kept so says nothing of larger data"
+    return [f"{join(named(study, many))} {compare} {so}"]
 
 
 def _have_one(study: Study, n: float) -> str:
@@ -161,15 +181,9 @@ def _same(runs: Sequence[Result]) -> list[str]:
 
 def _intervals(study: Study, runs: Sequence[Result]) -> list[str]:
     """Over what they are, of what, and where they are rough."""
-    others = ": `04_hnsw_search.py --runs ... --seeds 0 1 2 3 4` builds others, "
-    others += "from the rows in other orders"
+    others = "; `--seeds 0 1 2 3 4` of stage 04 builds others, from the rows in other orders"
     seeds = others if study.on_one_graph else ""
     sentences = [f"Intervals are of 95 %, over {study.interval_of}{seeds}."]
-    if study.n_queries < FEW_QUERIES:
-        sentences.append(
-            f"With fewer than {FEW_QUERIES:,} queries those of skewed metrics, such as the "
-            "difference of LIDs, can be too narrow."
-        )
     few: dict[tuple[float, str], list[Result]] = {}
     for run in runs:
         differ = run.curve["groups_that_differ"]
@@ -203,7 +217,7 @@ def _targets(runs: Sequence[Result]) -> list[str]:
             mean = best["on_mean"]
             mean = f"; on the mean {mean:.0f} does" if pd.notna(mean) else ""
             parts.append(
-                f"no {setting} reaches it with 95 % confidence at {len(missed)} of {len(rows)} k, "
+                f"no {setting} reaches it with 95 % confidence{_at(missed, rows)}, "
                 f"the best at k = {k}, {best['value']}, has {form(best['mean'])}{unit}{mean}"
             )
         if len(unknown):
@@ -218,15 +232,19 @@ def _targets(runs: Sequence[Result]) -> list[str]:
         if (misses > 0).any():
             k = misses.idxmax()
             parts.append(
-                f"the other half misses it at {(misses > 0).sum()} of {len(known)} k, at k = {k} "
+                f"the other half misses it{_at(misses[misses > 0], known)}, at k = {k} "
                 f"the {side} end of the interval is {form(ends[k])}{unit}, the mean "
                 f"{form(known['other_mean'][k])}{unit}"
             )
         elif len(known):
             parts.append("on the other half the whole interval reaches it too")
-        said = f"`{run.label}` was chosen by one half of the queries: {'; '.join(parts)}."
+        said = f"`{run.chosen_in}` was chosen by one half of the queries: {'; '.join(parts)}."
         sentences += [said] if parts else []
     return sentences
+
+
+def _at(some: Sized, of: Sized) -> str:
+    return f" at {len(some)} of {len(of)} k" if len(of) > 1 else ""
 
 
 def drift_by_lid(study: Study) -> str:

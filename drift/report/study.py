@@ -51,6 +51,7 @@ class Study:
         self.per_query: pd.DataFrame | None = None  # `PER_QUERY` of 05_per_query.parquet
         self.images: np.ndarray | None = None  # 01_images.npy, if they are what was embedded
         self.published: Published | None = None
+        self.folder = "results"  # where all of that is, as a command names it
         self.manifests = {stage: manifest for stage, manifest in manifests.items() if manifest}
         if "01_images.npy" not in self.manifests.get("02_embeddings", {}).get("inputs", ()):
             self.manifests.pop("01_images", None)  # they are not what was embedded
@@ -68,6 +69,7 @@ class Study:
         self.runs = {name: Run.from_json(parameters[name]["run"]) for name in order}
         grids = curves.groupby("run")["k"].agg(set)
         families = {} if graphs is None else graphs.groupby("family")["k"].agg(set).to_dict()
+        self.labels_of_graphs = run_labels(self.runs, {})
         # One of another grid is none of the family.
         owner = {
             name: run.family if grids[name] == families.get(run.family) else name
@@ -92,13 +94,16 @@ class Study:
         cls,
         table: Callable[[str], pd.DataFrame],
         manifest: Callable[[str], Mapping[str, Any] | None],
+        folder: object,
     ) -> Self:
         """What stage 05 wrote, by what reads a table of its files and the manifest of a stage."""
         measured = manifest("05_metrics")
         names = (f"05_{name}.parquet" for name in TABLES)
         tables = [table(name) if name in measured["outputs"] else None for name in names]
         runs = (f"{SEARCHED}{run}" for run in measured["parameters"]["runs"])
-        return cls(*tables, {name: manifest(name) for name in (*FORMER, *runs, "05_metrics")})
+        study = cls(*tables, {name: manifest(name) for name in (*FORMER, *runs, "05_metrics")})
+        study.folder = str(folder)
+        return study
 
     @property
     def metrics(self) -> set[str]:
@@ -107,8 +112,13 @@ class Study:
 
     @property
     def k_of_interest(self) -> int:
-        """Of what is shown for one k alone."""
+        """Of what is said, and shown, for one k alone."""
         return self.notes["parameters"].get("k_of_interest") or self.ks[-1]
+
+    def up_to_k(self, run: str) -> pd.DataFrame:
+        """What a run keeps, up to the k of interest; its first k where it has none of these."""
+        curve = self.run_curve(run, self.kept_by(run))
+        return curve.loc[: max(self.k_of_interest, curve.index[0])]
 
     @property
     def ruled(self) -> list[str]:
@@ -118,8 +128,8 @@ class Study:
 
     @property
     def worst(self) -> str:
-        """The run that loses most at any k, of those that are `ruled`."""
-        return min(self.ruled, key=lambda run: self.run_curve(run, self.kept_by(run))["mean"].min())
+        """The run that loses most, of those that are `ruled`, each at the last of its `up_to_k`."""
+        return min(self.ruled, key=lambda run: self.up_to_k(run)["mean"].iloc[-1])
 
     @property
     def drifted(self) -> tuple[str, int]:
@@ -133,12 +143,17 @@ class Study:
         return (by_choice if len(by_choice) else means["overlap"]).idxmin()
 
     @property
+    def shape(self) -> tuple[int, int] | None:
+        """Of the embeddings; None where it is not known."""
+        outputs = self.manifests.get("02_embeddings", {}).get("outputs")
+        return tuple(outputs["02_embeddings.npy"]["shape"]) if outputs else None
+
+    @property
     def chance(self) -> pd.Series | None:
         """The overlap of lists drawn at random, by k; None where the rows are not known."""
-        outputs = self.manifests.get("02_embeddings", {}).get("outputs")
-        if outputs is None:
+        if self.shape is None:
             return None
-        n = outputs["02_embeddings.npy"]["shape"][0] - (not self.is_outside)
+        n = self.shape[0] - (not self.is_outside)
         return pd.Series(np.minimum(1, np.divide(self.ks, n)), self.ks)
 
     @property
@@ -187,8 +202,8 @@ class Study:
         return self.runs[one], self.searched.get(one, {})
 
     def label_of(self, one: str) -> str:
-        """What to call a run of stage 04."""
-        return self.labels[one] if self.members.get(one) == [one] else one
+        """What to call a run of stage 04, one of several graphs by its seed."""
+        return self.labels[one] if self.members.get(one) == [one] else self.labels_of_graphs[one]
 
     def run_curve(self, run: str, metric: str) -> pd.DataFrame:
         """A metric of a run over k, a column for each number."""

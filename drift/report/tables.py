@@ -1,6 +1,7 @@
 """The tables of the report, and how numbers look in tables and sentences."""
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 
 from drift.report.study import Study
 
-OVERVIEW_KS = (10, 50, 100, 250)
 MOST_KS = 6
+OVERVIEW_KS = (10, 50, 100, 250)
+TERMINAL = 100  # characters in a line
 SAME = 1e-6  # of a number: what rounding to float32 leaves of two that are the same
 ROUNDING = 1e-9  # this close to them, 0 is 0 and 1 is 1
 COSTS = {
-    "distances computed": "distance_computations_per_query",
     "queries/s": "queries_per_second",
+    "distances computed": "distance_computations_per_query",
 }
 
 
@@ -68,7 +70,7 @@ def format_error(error: float, low: float, high: float) -> tuple[str, str]:
 
 
 def is_none(error: float, low: float, high: float) -> bool:
-    """Whether an error is not to be told from 0."""
+    """Whether an error is not distinguishable from 0."""
     return low <= 0 <= high or abs(error) < SAME
 
 
@@ -95,14 +97,15 @@ def format_crossing(study: Study, limit: Any) -> tuple[str, str]:
         if not limit.safe_k:
             return "not sure at any k", ""
         return f"{'more than' if limit.safe_k == ks[-1] else 'not sure beyond'} {limit.safe_k}", ""
-    end = f"more than {ks[-1]}" if np.isnan(high) else _one_decimal(high)
+    end = f"more than {ks[-1]}" if np.isnan(high) else format_k(high)
     if k <= ks[0]:
-        return f"less than {ks[0]}", "" if high <= ks[0] else f"to {end}"
-    return _one_decimal(k), f"{_one_decimal(low)} to {end}"
+        return f"not even {ks[0]}", "" if high <= ks[0] else f"at best to {end}"
+    return format_k(k), f"{format_k(low)} to {end}"
 
 
-def _one_decimal(k: float) -> str:
-    return f"{k:.1f}".removesuffix(".0") if k < 100 else f"{k:.0f}"
+def format_k(k: float) -> str:
+    """Where between the k of a grid something happens."""
+    return f"{k:.1f}".removesuffix(".0")
 
 
 def join(parts: Collection[str], word: str = "and") -> str:
@@ -150,22 +153,69 @@ def at_k(study: Study, k: int) -> pd.DataFrame:
 
 
 def overview(study: Study) -> pd.DataFrame:
-    """A row for each run, as text: what it keeps at a few k, and a little of its longest lists."""
-    ks: set[int] = set()
+    """A row for each run, as text: what it keeps at a few k, and a little of those of interest."""
+    ks: set[int] = {study.k_of_interest}
     for grid in study.curves.groupby("run")["k"].agg(set):
         ks |= {min(grid), max(grid), *grid.intersection(OVERVIEW_KS)}
     at = {k: at_k(study, k) for k in evenly(sorted(ks), MOST_KS)}
-    kept, last = {f"k = {k}": at[k]["kept, %"] for k in at}, at[study.ks[-1]]
+    kept, last = {f"k = {k}": at[k]["kept, %"] for k in at}, at_k(study, study.k_of_interest)
     others = last[["returned, %", "LID off, %", "shift, %", "safe to k"]]
     return pd.concat([last["run"], pd.DataFrame(kept), others], axis=1)
 
 
-def safe_table(study: Study) -> pd.DataFrame:
-    """For each run and criterion how far it is safe."""
+def few_ks(study: Study) -> list[int]:
+    """Some k, evenly spaced, those of interest and of the title first."""
+    first = dict.fromkeys([study.k_of_interest, int(study.up_to_k(study.worst).index[-1])])
+    ks = evenly(study.ks, MOST_KS)
+    others = ks if first.keys() <= {*ks} else evenly(study.ks, MOST_KS - len(first))
+    return [*first, *(one for one in others if one not in first)]
+
+
+def stages(study: Study) -> pd.DataFrame:
+    """What each stage was asked for, how long it took, and when."""
     rows = []
-    for limit in study.safe_k.itertuples():
-        words = "LID within" if limit.criterion == "lid" else f"{limit.criterion} at least"
-        criterion = f"{words} {100 * limit.tolerance:g} %"
-        crossing = with_details(*format_crossing(study, limit))
-        rows.append((study.labels[limit.run], criterion, crossing))
-    return pd.DataFrame(rows, columns=["run", "criterion", "crossed at k (95 % interval)"])
+    for stage, manifest in study.manifests.items():
+        asked = {k: v for k, v in manifest["parameters"].items() if k not in ("run", "runs")}
+        settings = ", ".join(f"{k} {_setting(v)}" for k, v in asked.items() if v is not None)
+        rows.append((stage, settings, manifest["seconds"], manifest["date"]))
+    return pd.DataFrame(rows, columns=["stage", "parameters", "seconds", "date"])
+
+
+def _setting(value: Any) -> str:
+    """A parameter, a long list by its ends, of a hash its beginning."""
+    if isinstance(value, list):
+        value = " ".join(map(str, value)) if len(value) < 4 else f"{value[0]} to {value[-1]}"
+    return re.sub(r"\b([0-9a-f]{10})[0-9a-f]{54}\b", r"\1...", str(value))
+
+
+def built(study: Study) -> pd.DataFrame:
+    """How the graph of each run was built, and what its searches took of memory."""
+    rows = []
+    for run, made in study.searched.items():
+        graph = {"graph built in s": made.get("build_seconds", np.nan)}
+        graph["mean degree, lowest level"] = made.get("graph", {}).get(
+            "mean_degree_level_0", np.nan
+        )
+        graph["rows out of reach"] = made.get("graph", {}).get("unreachable_rows", np.nan)
+        peak = made.get("peak_memory_bytes", np.nan) / 1e6
+        rows.append({"run": run, **graph, "peak memory, MB": peak})
+    return pd.DataFrame(rows, dtype=object)
+
+
+def fitting(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """A table of texts in parts of its columns, the first in each, that fit in a terminal.
+
+    Of a column that does not even by itself what stands in brackets is left out.
+    """
+    first, *others = table.columns
+    room = TERMINAL - max(map(len, [first, *table[first]]))
+    part, used = [first], 0
+    for name in others:
+        if (width := 1 + max(map(len, [name, *table[name]]))) > room:
+            table = table.assign(**{name: table[name].str.partition(" (")[0]})
+            width = 1 + max(map(len, [name, *table[name]]))
+        if used and used + width > room:
+            yield table[part]
+            part, used = [first], 0
+        part, used = [*part, name], used + width
+    yield table[part]

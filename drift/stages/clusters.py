@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 
 from drift import by_use
 from drift.pipeline.children import call_in_children
-from drift.pipeline.code import code_hash
-from drift.pipeline.environment import package_versions
+from drift.pipeline.environment import code_hash, package_versions
 from drift.pipeline.manifests import producing_script
 from drift.pipeline.results import ArtifactError, load_array
 from drift.pipeline.stage import Stage

@@ -1,5 +1,7 @@
 """Stage 02: from images, or from vectors made elsewhere, to embeddings."""
 
+import argparse
+import os
 import sys
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,7 +28,8 @@ from drift.formats import (
     names_in_file,
 )
 from drift.formats.opening import quoted
-from drift.images import CROP, RANDOM
+from drift.images import CROP, LITE0, RANDOM
+from drift.pipeline import cli
 from drift.pipeline.results import content_hash, load_array
 from drift.pipeline.stage import Stage
 from drift.stages import Task
@@ -36,10 +39,24 @@ Rows = tuple[int, int]
 EUCLIDEAN, COSINE = METRICS = "euclidean", "cosine"
 # What others call them.
 SYNONYMS = {"l2": EUCLIDEAN, "sqeuclidean": EUCLIDEAN, "angular": COSINE, "cos": COSINE}
-INNER_PRODUCTS = {"ip", "dot", "mips", "inner_product", "inner-product", "innerproduct"}
 NO_IDS = Path("none")
 # What ``02_rows.parquet`` says of a row beside its number.
 ROW_COLUMNS = {"group": np.int32, "label": np.int16}
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise an `InputError` for flags that do not go together, or name what there is not."""
+    choose_metric(args.metric)
+    if args.from_file:
+        cli.refuse_without("--model", args, "weights")
+        return
+    cli.refuse_without("--from-file", args, "column", "row_ids", "drop_bad")
+    # What is always there is not looked for: torch takes seconds to import.
+    if args.model not in ("resnet50", LITE0) or args.device not in ("auto", "cpu"):
+        from drift.images import backbones, embedding
+
+        backbones.check_model(args.model)
+        embedding.choose_device(args.device)
 
 
 def choose_metric(asked: str | None, file: Path | None = None) -> str:
@@ -49,14 +66,12 @@ def choose_metric(asked: str | None, file: Path | None = None) -> str:
     """
     metric = (asked or (file and declared_distance(file)) or EUCLIDEAN).lower()
     metric = SYNONYMS.get(metric, metric)
-    if metric in INNER_PRODUCTS:
-        raise InputError(
-            "by inner product a vector need not be its own nearest one, and a neighborhood has no "
-            "radius: compare by --metric cosine; or append sqrt(R^2 - |x|^2) to each vector, R "
-            "being the largest norm, and 0 to each query, and compare those by --metric euclidean"
-        )
     if metric not in METRICS:
-        raise InputError(f"vectors are compared by --metric {' or '.join(METRICS)}, not {metric}")
+        raise InputError(
+            f"vectors are compared by --metric {' or '.join(METRICS)}, not {metric}; neighbors by "
+            "inner product are the Euclidean ones once sqrt(R^2 - |x|^2) is appended to each "
+            "vector, R being the largest norm, and 0 to each query"
+        )
     return metric
 
 
@@ -235,7 +250,9 @@ class ImportEmbeddings(Task):
                 warnings += warn(what + advice)
             else:
                 print(f"{what}their mean, in the root of the mean square")
-        return {"warnings": warnings}
+        # A name on a disk may be no text.
+        name = os.fsencode(self.file.name).decode(errors="replace")
+        return {"file": name, "warnings": warnings}
 
     def labels(self) -> dict[str, np.ndarray]:
         """`ROW_COLUMNS`, from columns of these names, -1 where nothing is known; and `id`."""

@@ -6,8 +6,7 @@ from contextlib import suppress
 
 from drift import InputError
 from drift.pipeline import cli
-from drift.pipeline.code import code_hash
-from drift.pipeline.environment import package_versions
+from drift.pipeline.environment import code_hash, package_versions
 from drift.pipeline.manifests import GRAPHS, Manifest, producing_script
 from drift.pipeline.stage import Stage
 from drift.stages.lists import ListsTask
@@ -58,37 +57,35 @@ def remaining(part: Stage, task: ListsTask, former: Manifest | None) -> ListsTas
     added = [k for k in task.grid if k not in own]
     if not own or not added or part.force:
         return task
-    if (reason := _why_anew(part, task, former)) is None:
+    if _fit_together(part, task, former):
         part.kept = former
         return task.at(added)
     print(
-        f"{task.run.name}: all of k = {cli.format_grid(list(task.grid))} is searched anew, since "
-        f"what there is {reason}",
+        f"{task.run.name}: all of k = {cli.format_grid(list(task.grid))} is searched anew: what "
+        "there is was made by other code, packages or exact lists, or of a graph that cannot be "
+        "built as it was (--save-index keeps one)",
         flush=True,
     )
     return task
 
 
-def _why_anew(part: Stage, task: ListsTask, former: Manifest) -> str | None:
-    """Why lists that are added would not be as if all had been searched for at once."""
+def _fit_together(part: Stage, task: ListsTask, former: Manifest) -> bool:
+    """Whether lists that are added will be as if all had been searched for at once."""
     run, results = task.run, part.results
-    if former.get("code") != code_hash(producing_script(part.name)):
-        return "was made by other code"
-    if former["versions"] != package_versions():
-        return "was made with other packages"
+    made = code_hash(producing_script(part.name)), package_versions()
+    if (former.get("code"), former["versions"]) != made:
+        return False
     if not results.up_to_date(part.name, former["parameters"], part.inputs):
-        return "is damaged, or of other exact lists"
+        return False
     if not run.build or (run.build["threads"] == 1 and run.library != "pgvector"):
-        return None
+        return True
     name = f"{GRAPHS}{run.index_name}"
     graph = results.manifest(name)
-    if (
-        graph
+    return (
+        graph is not None
         and graph["build_seconds"] == former.get("build_seconds")
         and results.up_to_date(name, graph["parameters"], graph["inputs"])
-    ):
-        return None
-    return "is of a graph that cannot be built as it was (--save-index keeps one)"
+    )
 
 
 def all_notes(former: Manifest | None, notes: Manifest) -> Manifest:
@@ -100,6 +97,4 @@ def all_notes(former: Manifest | None, notes: Manifest) -> Manifest:
         if isinstance(value, Mapping) and all(str(key).isdigit() for key in value):
             both[name] = {**former.get(name, {}), **{str(k): of_k for k, of_k in value.items()}}
     both["warnings"] = [*former["warnings"], *notes.get("warnings", ())]
-    if "search_seconds_in_all" in notes:
-        both["search_seconds_in_all"] += former.get("search_seconds_in_all", 0)
     return both

@@ -8,6 +8,7 @@ from typing import Any
 
 from drift import InputError
 from drift.images import ImageSet, photos, picture_folder, stl10
+from drift.pipeline import cli
 from drift.pipeline.lock import lock_folder
 
 N_IMAGES = 10_000
@@ -19,16 +20,27 @@ FLAGS = {
 }
 
 
-def choose_images(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
-    """What decides the images of ``--dataset``, for the manifest, and how to get them.
-
-    InputError when the flags do not go together.
-    """
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise an `InputError` for flags that do not go together."""
+    n, split = args.n_images, args.split or "unlabeled"
     for dataset, flags in FLAGS.items():
-        for flag in flags:
-            if getattr(args, flag) and dataset != args.dataset:
-                name = flag.replace("_", "-")
-                raise InputError(f"--{name} goes with --dataset {dataset}, not {args.dataset}")
+        if dataset != args.dataset:
+            cli.refuse_without(f"--dataset {dataset}", args, *flags)
+    if args.url and not args.url.lower().startswith(("http://", "https://")):
+        raise InputError(f"--url {args.url} is no http or https address")
+    if args.dataset == "folder" and args.images is None:
+        raise InputError("--dataset folder needs --images DIR, the folder of your pictures")
+    if args.dataset == "photos" and n == "all":
+        raise InputError("--n-images all: there is no end of crops of photographs, give a number")
+    available = stl10.STL10_IMAGES[split]
+    if args.dataset == "stl10" and n not in (None, "all") and n > available:
+        raise InputError(
+            f"--n-images {n} is more than the {available} images of STL-10's split {split}"
+        )
+
+
+def choose_images(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
+    """What decides the images of ``--dataset``, for the manifest, and how to get them."""
     choose = {"stl10": _from_stl10, "photos": _from_photos, "folder": _from_folder}[args.dataset]
     parameters, load = choose(args)
     return {"dataset": args.dataset, "seed": args.seed, **parameters}, load
@@ -38,10 +50,6 @@ def _from_stl10(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], 
     split, folder = args.split or "unlabeled", args.data_dir or Path("data")
     available = stl10.STL10_IMAGES[split]
     n = available if args.n_images == "all" else args.n_images or min(N_IMAGES, available)
-    if n > available:
-        raise InputError(
-            f"--n-images {n} is more than the {available} images of STL-10's split {split}"
-        )
 
     def load() -> ImageSet:
         with lock_folder(folder):  # two downloads would write to the same file
@@ -52,15 +60,11 @@ def _from_stl10(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], 
 
 
 def _from_photos(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
-    if args.n_images == "all":
-        raise InputError("--n-images all: there is no end of crops of photographs, give a number")
     n = args.n_images or N_IMAGES
     return {"n_images": n}, partial(photos.photo_crops, n, args.seed)
 
 
 def _from_folder(args: argparse.Namespace) -> tuple[dict[str, Any], Callable[[], ImageSet]]:
-    if args.images is None:
-        raise InputError("--dataset folder needs --images DIR, the folder of your pictures")
     folder = picture_folder.scan_folder(args.images, args.threads)
     n = None if args.n_images == "all" else args.n_images
     size = args.image_size or 224

@@ -19,7 +19,7 @@ from drift.formats.tables import ROLES
 from drift.imported_lists import (
     ImportedIds,
     RowNames,
-    causes_of_chance,
+    cause_of_chance,
     refuse_other_distances,
     refuse_other_rows,
 )
@@ -118,7 +118,10 @@ class ImportedLists(ListsTask):
         """Refuse lists that are off by one or at chance level, and distances of another kind."""
         n = self.n_queries
         rows = np.linspace(0, n - 1, min(n, JUDGED)).astype(int)
-        self._check_rows(rows, load_array(exact_ids), load_array(exact_distances))
+        exact = load_array(exact_ids)
+        lists = self._source(self._file(self.grid[-1])).neighbors(rows)
+        refuse_other_rows(lists, exact[rows], len(load_array(self.embeddings)), str(self.ids))
+        self._refuse_chance(rows, exact, load_array(exact_distances))
         if (distances := self._given_distances(rows)) is None:
             return
         of = self.points(rows), load_array(self.embeddings), self._source(self.ids).given(rows)
@@ -126,15 +129,16 @@ class ImportedLists(ListsTask):
         try:
             refuse_other_distances(*of, distances, first, self.reported or "euclidean", what)
         except InputError as error:
-            if self.distances or self.columns or self.reported:
+            # What hits were put in order by is no such thing as could be left out.
+            by_distance = self._source(self.ids).lists.by == "distance"
+            if self.distances or self.columns or self.reported or by_distance:
                 raise
             print(f"{self.run.name}: left out, lists work without them: {error}")
 
-    def _check_rows(self, rows: np.ndarray, exact: np.ndarray, exact_distances: np.ndarray) -> None:
-        embeddings, name = load_array(self.embeddings), str(self.ids)
-        n = len(embeddings)
-        lists = self._source(self._file(self.grid[-1])).neighbors(rows)
-        refuse_other_rows(lists, exact[rows], n, name)
+    def _refuse_chance(
+        self, rows: np.ndarray, exact: np.ndarray, exact_distances: np.ndarray
+    ) -> None:
+        n = len(embeddings := load_array(self.embeddings))
         ks = [k for k in self.grid if k <= (n - 1) / 10]
         if self.anyway or not ks or self.n_queries < 30:
             return
@@ -149,14 +153,11 @@ class ImportedLists(ListsTask):
             return
         few = rows[:: max(1, len(rows) // 100)]
         lists = self._source(self._file(k)).neighbors(few)[:, :k]
-        causes = causes_of_chance(self.points(few), embeddings, lists, exact)
-        causes = causes or [
-            "they number rows otherwise, or are of other vectors, another metric or an older state"
-        ]
+        cause = cause_of_chance(self.points(few), embeddings, lists, exact)
         raise InputError(
-            f"{name}: these lists are no answer to these queries, their mean recall at k = {k} is "
-            f"{recall:.4f}, and at random {k / (n - 1):.4f}: {' and '.join(causes)}; --anyway "
-            "measures them as they are"
+            f"{self.ids}: these lists are no answer to these queries, their mean recall at k = {k} "
+            f"is {recall:.4f}, and at random {k / (n - 1):.4f}: {cause}; --anyway measures them as "
+            "they are"
         )
 
     def _recall(self, k: int, rows: np.ndarray, exact_distances: np.ndarray) -> float:
@@ -224,7 +225,7 @@ class ImportedLists(ListsTask):
 
         @lru_cache(maxsize=1)
         def read(file: Path) -> ImportedIds:
-            lists, queries = read_lists(file, self.columns), load_array(self.queries)
+            lists, queries = read_lists(file, self.columns, self.reported), load_array(self.queries)
             n = len(load_array(self.embeddings))
             names, where = RowNames(names_in_file(self._tables[0], n)), None
             if lists.queries is not None:
@@ -240,43 +241,52 @@ class ImportedLists(ListsTask):
         return read
 
 
-def parse_lists(
-    args: argparse.Namespace,
+def parse_lists(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What ``--lists``, as often as it was given, asks for: the fields of its `ImportedLists`."""
+    if not args.lists:
+        cli.refuse_without("--lists", args, "seconds", "reported", "columns", "anyway")
+        return []
+    if args.seconds is not None and len(args.lists) > 1:
+        raise InputError("--seconds is of one system: give one of --lists at a time")
+    columns = dict(word.split("=", 1) for word in args.columns or [] if "=" in word)
+    if len(columns) < len(args.columns or []) or not columns.keys() <= ROLES.keys():
+        raise InputError(f"--columns are {', '.join(f'{role}=NAME' for role in ROLES)}, each once")
+    about = {"columns": columns, "reported": args.reported, "anyway": args.anyway}
+    flags = ["--anyway"] if args.anyway else []
+    flags += ["--columns", *args.columns] if args.columns else []
+    flags += ["--reported", args.reported] if args.reported else []
+    given: dict[str, dict[str, Any]] = {}
+    for name, *words in args.lists:
+        if len(words) not in (1, 2):
+            raise InputError(f"--lists {name}: it takes NAME IDS, or NAME IDS DISTANCES")
+        run, paths = parse_imported(name), [Path(word).absolute() for word in words]
+        if run.name in given:
+            raise InputError(f"--lists {name} is given twice: each run needs a name of its own")
+        files = {"ids": paths[0], "distances": paths[1] if len(paths) > 1 else None}
+        asking = shlex.join(["--lists", name, *map(str, paths), *flags])
+        given[run.name] = {"run": run, "seconds": args.seconds, "words": asking, **files, **about}
+    return list(given.values())
+
+
+def choose_lists(
+    given: list[dict[str, Any]],
+    is_asked: bool,
     grid: Iterable[int],
     longest: int,
     protocol: Protocol,
     *files: Path | None,
 ) -> list[ImportedLists]:
-    """What ``--lists``, as often as it was given, asks for; `files` as in `ListsTask`.
+    """The tasks of what `parse_lists` gives, on a grid that is asked for or not.
 
-    No exact list is longer than `longest`.
+    `files` are as in `ListsTask`. No exact list is longer than `longest`.
     """
-    given: list[list[str]] = args.lists or []
-    if not given and (args.seconds or args.reported or args.columns or args.anyway):
-        raise InputError("--seconds, --reported, --columns and --anyway are of --lists: name those")
     if given and protocol not in (Protocol.STUDY, Protocol.OUTSIDE):
         raise InputError(f"--lists go with 03_exact_knn.py --protocol study, not {protocol}")
-    if args.seconds is not None and len(given) > 1:
-        raise InputError("--seconds is of one system: give one of --lists at a time")
-    columns = dict(word.split("=", 1) for word in args.columns or [] if "=" in word)
-    if len(columns) < len(args.columns or []) or not columns.keys() <= ROLES.keys():
-        raise InputError(f"--columns are {', '.join(f'{role}=NAME' for role in ROLES)}, each once")
-    tasks: dict[str, ImportedLists] = {}
-    for words in given:
-        if len(words) not in (2, 3):
-            raise InputError(f"--lists {' '.join(words)}: it takes NAME IDS, or NAME IDS DISTANCES")
-        name, *paths = words[0], *(Path(word).absolute() for word in words[1:])
-        ids, distances = (*paths, None)[:2]
-        run = parse_imported(name)
-        if distances and ids.is_dir():
-            raise InputError(f"--lists {name}: DISTANCES go with a file of ids, {ids} is a folder")
-        if run.name in tasks:
-            raise InputError(f"--lists {name} is given twice: each run needs a name of its own")
-        what = (run, ids, distances, columns, args.reported, args.seconds, args.anyway)
-        asking = ["--lists", name, *map(str, paths), *(["--anyway"] if args.anyway else [])]
-        asking += ["--columns", *args.columns] if args.columns else []
-        asking += ["--reported", args.reported] if args.reported else []
-        task = ImportedLists(*files, tuple(grid), *what, words=shlex.join(asking))
-        tasks[run.name] = task = task.at_available_k(cli.is_grid_asked(args), longest)
-        task.announce()
-    return list(tasks.values())
+    tasks = []
+    for fields in given:
+        task = ImportedLists(*files, tuple(grid), **fields)
+        if task.distances and task.ids.is_dir():
+            raise InputError(f"{task.ids} is a folder, and distances go with a file of ids")
+        tasks.append(task.at_available_k(is_asked, longest))
+        tasks[-1].announce()
+    return tasks

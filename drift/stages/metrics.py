@@ -169,7 +169,8 @@ class MetricsPlan:
         """The k that is asked for, or else the largest; InputError when no run has it."""
         grid = sorted({k for task in self.tasks.values() for k in task.ann})
         if wanted not in (None, *grid):
-            command = cli.command_that_adds(wanted, self.searched.values())
+            folder = next(iter(self.tasks.values())).queries.parent
+            command = cli.command_that_adds(wanted, self.searched.values(), folder)
             raise InputError(
                 f"--k-of-interest {wanted} was searched by no run, but {cli.format_grid(grid)}; "
                 f"this adds it: {command}"
@@ -198,14 +199,14 @@ class MetricsPlan:
 
     def by_use(
         self, stage: Stage, measured: Mapping[str, RunValues], k: int, seed: int
-    ) -> tuple[Table, list[str]]:
-        """What the lists of length k of each run change for each use, and why no clusters if so.
+    ) -> tuple[Table, dict[str, Any]]:
+        """What the lists of length k of each run change for each use; notes, on why no clusters.
 
-        `seed` is of the clusters.
+        `seed` is of the clusters. Where memory ends, they are noted as failed.
         """
         first = next(iter(self.tasks.values()))
         files = {run: task.ann[k] for run, task in self.tasks.items() if k in task.ann}
-        lists, right, partitions, no_clusters, rows = {"": first.exact, **files}, {}, {}, [], []
+        lists, right, partitions, notes, rows = {"": first.exact, **files}, {}, {}, {}, []
         queries = first.query_rows
         if self.labels is not None and queries is not None and (self.labels[queries] >= 0).any():
             for run, of_run in lists.items():
@@ -216,10 +217,14 @@ class MetricsPlan:
             names = {run: str(one.indices.relative_to(root)) for run, one in lists.items()}
             try:
                 partitions = find_clusters(stage, names, k, seed)
+                why = ""
             except InputError as error:
-                no_clusters = [f"No clusters: {error}."]
+                why = str(error)
+            except MemoryError as error:
+                why, notes["failed"] = str(error) or "out of memory", "clusters"
         else:
-            no_clusters = ["No clusters: not every row was a query."]
+            why = "not every row was a query"
+        notes["no_clusters"] = [f"No clusters: {why}."] if why else []
         for run, of_run in files.items():
             place = measured[run].ks.index(k)
             values = {name: of_k[place] for name, of_k in measured[run].values.items()}
@@ -233,7 +238,7 @@ class MetricsPlan:
             if of_run.reported:
                 uses = by_use.estimate_uses(values, self.groups, "reported")
                 rows += [(run, k, *use, "reported", *estimate) for use, estimate in uses.items()]
-        return as_table(rows, BY_USE), no_clusters
+        return as_table(rows, BY_USE), notes
 
 
 def plan_runs(stage: Stage) -> MetricsPlan:

@@ -30,11 +30,11 @@ from drift.indexes.search import (
     group_shared_searches,
     timed_search,
 )
+from drift.pipeline import cli
 from drift.pipeline.environment import peak_memory
-from drift.pipeline.manifests import PARTIAL, read_plan
 from drift.pipeline.postgres import embedded_server
 from drift.pipeline.results import load_array
-from drift.pipeline.stage import PLAN, Stage
+from drift.pipeline.stage import Stage
 from drift.protocols import Protocol
 from drift.stages.lists import ListsTask
 
@@ -126,7 +126,7 @@ class SearchIndex(ListsTask):
     def notes(self, costs: Mapping[SearchBlock, Mapping[str, Any]]) -> dict[str, Any]:
         """What the searches took, and what the library made of efSearch, by k.
 
-        A search that several k share counts for each of them, and once in all.
+        A search that several k share counts for each of them.
         """
         n, protocol, run = self.n_queries, self.protocol, self.run
         by_k = {k: [cost for block, cost in costs.items() if k in block.ks] for k in self.grid}
@@ -136,7 +136,6 @@ class SearchIndex(ListsTask):
             "warnings": self.warnings,
             "peak_memory_bytes": peak_memory(),
             "search_seconds": seconds,
-            "search_seconds_in_all": sum(cost["seconds"] for cost in costs.values()),
             "queries_per_second": {k: n / seconds[k] for k in self.grid},
         }
         if run.ef_search:
@@ -151,34 +150,41 @@ class SearchIndex(ListsTask):
         return notes
 
 
-def choose_searches(
-    args: argparse.Namespace, grid: Iterable[int], protocol: Protocol, *files: Path | None
-) -> list[ListsTask]:
-    """Every run that is asked for, on an index of every seed; `files` as in `ListsTask`."""
+def parse_runs(args: argparse.Namespace) -> dict[str, tuple[Run, str]]:
+    """Every run that is asked for, on an index of every seed, and how, by its name."""
     if args.seeds and args.seed is not None:
         raise InputError("--seeds is in place of --seed: give one of the two")
-    runs: dict[str, Run] = {}
-    words: dict[str, str] = {}
+    runs: dict[str, tuple[Run, str]] = {}
     for seed in args.seeds or [args.seed or 0]:
         asked = args.runs or ([] if args.lists else DEFAULT_RUNS)
         for text in itertools.chain(*map(expand_series, asked)):
             run = parse_run(text, args.m, args.ef_construction, seed, args.build_threads)
-            if runs.setdefault(run.name, run) != run:
-                raise InputError(
-                    f"two of --runs would have the name {run.name}: ask for one at a time"
-                )
             given = {name: getattr(args, name) for name in DEFAULTS} | {"seed": seed}
             given = {name: value for name, value in given.items() if value != DEFAULTS[name]}
             flags = (f"--{name.replace('_', '-')} {value}" for name, value in given.items())
-            words[run.name] = " ".join(["--runs", shlex.quote(text), *flags])
-    if args.postgres and not any(map(_is_in_server, runs.values())):
-        raise InputError("--postgres is for runs of pgvector, and there is none")
-    warnings = dict.fromkeys(index_class(run).warning(run) for run in runs.values())
+            words = " ".join(["--runs", shlex.quote(text), *flags])
+            if runs.setdefault(run.name, (run, words))[0] != run:
+                raise InputError(
+                    f"two of --runs would have the name {run.name}: ask for one at a time"
+                )
+    if not any(_is_in_server(run) for run, _ in runs.values()):
+        cli.refuse_without("--runs pgvector:40", args, "postgres")
+    return runs
+
+
+def choose_searches(
+    asked: Mapping[str, tuple[Run, str]],
+    grid: Iterable[int],
+    protocol: Protocol,
+    *files: Path | None,
+) -> list[ListsTask]:
+    """The tasks of runs as `parse_runs` gives them; `files` as in `ListsTask`."""
+    warnings = dict.fromkeys(index_class(run).warning(run) for run, _ in asked.values())
     for warning in filter(None, warnings):
         print(f"warning: {warning}", file=sys.stderr)
     return [
-        SearchIndex(*files, tuple(grid), run, protocol, words=words[name])
-        for name, run in runs.items()
+        SearchIndex(*files, tuple(grid), run, protocol, words=words)
+        for run, words in asked.values()
     ]
 
 
@@ -194,11 +200,6 @@ def built_index(
     if not run.build:
         yield tasks
     elif not tasks and (_is_in_server(run) or not is_kept):
-        # What an interruption left of it may be what an interrupted run waits for.
-        plans = stage.results.path(PARTIAL).glob(f"{stage.name}--*/{PLAN}")
-        runs = [plan["parameters"].get("run") for plan in map(read_plan, plans) if plan]
-        if run.index_name not in {Run.from_json(one).index_name for one in runs if one}:
-            stage.part(f"graphs/{run.index_name}").discard()
         yield []
     else:
         opened = _index_in_file(stage, run, is_kept)
