@@ -513,6 +513,10 @@ def test_a_difference_is_one_by_its_adjusted_p(p, words):
 def test_what_holds_for_few_is_said_for_few():
     few = "(1.0 % of the queries have one)"
     check([(THEIRS, STAYS)], f"an LID {few} within 0.1 % of", share=0.01)
+    study = study_of((THEIRS, STAYS))
+    lid = (study.curves["metric"] == "lid_error") & (study.curves["k"] == 10)
+    study.curves.loc[lid, "n"] = 100
+    assert "an LID (at k = 10 1.0 % of the queries have one) within 0.1 %" in text_of(study)
     check([(THEIRS, LOSES)], f"an LID {few} 20.0 % too high", lid_off=0.2, share=0.01)
     almost = "an LID (9,999 of 10,000 queries have one) within 0.1 % of"
     check([(THEIRS, STAYS)], almost, share=0.9999)

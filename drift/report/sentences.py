@@ -85,9 +85,9 @@ def _safe(runs: Sequence[Result]) -> list[str]:
     bound = errors[["ci_low", "ci_high"]].abs().max(axis=None)
     if not isnan(bound):
         percent = max(1, ceil(1000 * bound)) / 10
-        few = _have_one(safe[0].study, errors["n"].min())
-        if errors["n"].nunique() > 1:
-            few = few.replace("(", f"(at k = {errors['n'].idxmin()} ")
+        n = errors["n"]
+        at = f"at k = {n.idxmin()} " if n.nunique() > 1 else ""
+        few = _have_one(safe[0].study, n.min(), at)
         text += f", and an LID{few} within {percent:.1f} % of the exact one"
     return [f"{text}."]
 
@@ -120,9 +120,9 @@ def _nearly_exhaustive(runs: Sequence[Result]) -> list[str]:
     return [f"{join(named(study, many))} {compare} {so}"]
 
 
-def _have_one(study: Study, n: float) -> str:
+def _have_one(study: Study, n: float, at: str = "") -> str:
     some = of_few(study, n)
-    return f" ({some} have one)" if some else ""
+    return f" ({at}{some} have one)" if some else ""
 
 
 def _cut(run: Result, k: int, error: float) -> str:

@@ -59,7 +59,7 @@ def with_details(value: str, details: str) -> str:
 
 
 def format_error(error: float, low: float, high: float) -> tuple[str, str]:
-    """A fraction in percent, and its interval, in digits by which these can be told apart."""
+    """A fraction in percent, and its interval, in digits by which these differ."""
     if np.isnan(low):
         return format_percent(error), "no interval" if error == error else ""
     for digits in range(1, 5):

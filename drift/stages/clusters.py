@@ -27,7 +27,7 @@ def find_clusters(stage: Stage, lists: Mapping[str, str], k: int, seed: int) -> 
     partitions = {} if stage.force else _stored(stage, lists, made)
     new = [run for run in lists if run not in partitions]
     ids = (np.asarray(load_array(stage.results.path(lists[run]))[:, :k]) for run in new)
-    found = call_in_children(by_use.leiden_partitions, ((of_run, seed) for of_run in ids))
+    found = call_in_children(by_use.leiden_partitions, ((one, seed) for one in ids))
     partitions |= zip(new, found, strict=True)
     for run in lists:
         columns = {f"cluster_{i}": one for i, one in enumerate(partitions[run])}

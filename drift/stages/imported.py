@@ -130,8 +130,8 @@ class ImportedLists(ListsTask):
             refuse_other_distances(*of, distances, first, self.reported or "euclidean", what)
         except InputError as error:
             # What hits were put in order by is no such thing as could be left out.
-            by_distance = self._source(self.ids).lists.by == "distance"
-            if self.distances or self.columns or self.reported or by_distance:
+            is_order = self._source(self.ids).lists.by == "distance"
+            if self.distances or self.columns or self.reported or is_order:
                 raise
             print(f"{self.run.name}: left out, lists work without them: {error}")
 

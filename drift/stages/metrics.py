@@ -209,8 +209,8 @@ class MetricsPlan:
         lists, right, partitions, notes, rows = {"": first.exact, **files}, {}, {}, {}, []
         queries = first.query_rows
         if self.labels is not None and queries is not None and (self.labels[queries] >= 0).any():
-            for run, of_run in lists.items():
-                ids, _ = of_run.read(np.s_[:], k)
+            for run, one in lists.items():
+                ids, _ = one.read(np.s_[:], k)
                 right[run] = by_use.classification(ids, self.labels, queries)
         if first.is_graph:
             root = stage.results.root.absolute()
@@ -225,7 +225,7 @@ class MetricsPlan:
         else:
             why = "not every row was a query"
         notes["no_clusters"] = [f"No clusters: {why}."] if why else []
-        for run, of_run in files.items():
+        for run, one in files.items():
             place = measured[run].ks.index(k)
             values = {name: of_k[place] for name, of_k in measured[run].values.items()}
             uses = by_use.estimate_uses(values, self.groups)
@@ -235,7 +235,7 @@ class MetricsPlan:
             if partitions:
                 uses |= by_use.estimate_clusters(partitions[""], partitions[run])
             rows += [(run, k, *use, "ids", *estimate) for use, estimate in uses.items()]
-            if of_run.reported:
+            if one.reported:
                 uses = by_use.estimate_uses(values, self.groups, "reported")
                 rows += [(run, k, *use, "reported", *estimate) for use, estimate in uses.items()]
         return as_table(rows, BY_USE), notes
